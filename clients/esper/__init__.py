@@ -1,0 +1,1 @@
+"""Esper: everything that talks to an esperd daemon from outside."""

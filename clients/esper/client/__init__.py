@@ -1,0 +1,1 @@
+"""The Leyline client SDK: connect, sign, submit, watch; async and sync."""

@@ -1,0 +1,1 @@
+"""esperctl: the operator's command line."""

@@ -1,0 +1,1 @@
+"""Leyline as generated code."""

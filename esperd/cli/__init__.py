@@ -1,0 +1,1 @@
+"""The esperd command line: serve, demo, init, check and keys."""

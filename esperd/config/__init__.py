@@ -1,0 +1,1 @@
+"""Configuration: a TOML file read into frozen dataclasses, with every error reported at once."""

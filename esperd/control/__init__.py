@@ -1,0 +1,1 @@
+"""The control plane: gRPC servicers that turn signed requests into commands for the trainer."""

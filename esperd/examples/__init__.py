@@ -1,0 +1,1 @@
+"""Built-in tasks: small real training jobs on data that ships inside ordinary packages."""

@@ -1,0 +1,1 @@
+"""Blueprints: the small modules that can grow at a site, each with its true cost."""

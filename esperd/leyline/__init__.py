@@ -1,0 +1,1 @@
+"""Leyline, the contract: commands, views, errors, keys and signatures that every part agrees on."""
