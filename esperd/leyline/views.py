@@ -1,7 +1,7 @@
 """Views as frozen values: what the training thread lets the rest of the daemon see.
 
-The training thread builds a `Snapshot` when something changed or at a log step and swaps it into the bridge by
-reference; readers on the event loop hold it as long as they like. Plain values only.
+The training thread builds a `Snapshot` when something changed or at a log step and swaps it into the bridge
+by reference; readers on the event loop hold it as long as they like. Plain values only.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Contribution:
     """What a seed is worth: paired loss differences without minus with the seed (positive: it helps)."""
 
     kind: str
-    """`pre_blend_gain` (host not adapted to it, close to causal) or `dependence` (overstates 2 to 4 times)."""
+    """`pre_blend_gain` (host not adapted to it, close to causal) or `dependence` (overstates it 2 to 4x)."""
     mean: float
     lower: float
     upper: float

@@ -1,0 +1,230 @@
+"""Every setting of a run, as nested frozen dataclasses; the string under a field is its help text.
+
+Read on any thread, never changed. `esperd/config/load.py` fills them from TOML.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """`[run]`: what is trained, for how long, with which random seed."""
+
+    task: str = ""
+    """The task function as `package.module:function`."""
+    num_steps: int = 0
+    """Optimizer steps to train; 0 trains until stopped."""
+    random_seed: int = 0
+    """Seeds Python, NumPy and torch before the task function runs."""
+    directory: str = "esperd-run"
+    """Where the journal, the run's socket (unless set) and its state live."""
+    name: str = ""
+    """A name for people; the run id is made from it."""
+    num_threads: int = 0
+    """CPU threads for torch; 0 leaves torch's own choice."""
+    task_options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """`[run.task_options]`: keyword arguments for the task function."""
+    start_paused: bool = False
+    """Wait for a resume command before the first step."""
+    exit_when_finished: bool = False
+    """Leave when the run has finished, instead of staying up to answer."""
+    wait_for_policy_s: float = 0.0
+    """Hold the first step until a steering policy holds the lease, at most this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """`[training]`: how the loop runs."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; a device that is not there is an error, never a silent move."""
+    amp: str = "auto"
+    """`auto` (bf16 on CUDA devices that have it, else off), `off`, `bf16` or `fp16`."""
+    matmul_precision: str = "high"
+    """float32 matmul precision: `highest`, `high` or `medium`."""
+    clip_grad_norm: float = 0.0
+    """Global-norm clip of the host's gradients; 0 clips nothing."""
+    log_every_steps: int = 10
+    """Telemetry and the state view are refreshed every so many steps."""
+    validate_every_steps: int = 0
+    """Validate every so many steps; 0 validates at each epoch's end."""
+    deterministic: bool = False
+    """Ask torch for deterministic algorithms."""
+    channels_last: bool = False
+    """Keep a convolutional host in channels-last memory format."""
+    prefetch: bool = True
+    """On CUDA copy the next batch on a side stream while this one computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthSettings:
+    """`[growth]`: where seeds may grow and what they must prove."""
+
+    sites: tuple[str, ...] = ()
+    """Module paths or globs, e.g. `blocks.*`."""
+    max_live_seeds: int = 8
+    """Seeds in GERMINATED to PROBATIONARY at once, over all sites."""
+    max_candidates_per_site: int = 4
+    """Seeds in GERMINATED or TRAINING side by side at one site."""
+    max_fossils_per_site: int = 4
+    """Seeds fossilized on top of each other at one site."""
+    max_parameter_ratio: float = 32.0
+    """Grown parameters over the host's own, at most."""
+    max_seed_flops_ratio: float = 8.0
+    """One seed's forward FLOPs over the host's forward FLOPs, at most."""
+    max_memory_bytes: int = 1 << 30
+    """Parameters, optimizer state and activations of one seed, at most."""
+    allow_tier: str = "SAFE"
+    """The riskiest tier that may germinate: SAFE, EXPERIMENTAL or HIGH_RISK."""
+    training_mode: str = "GRADIENT_MATCHING"
+    """What seeds in TRAINING learn from, unless the command says otherwise."""
+    blend_mode: str = "BERNOULLI"
+    """How seeds blend, unless the command says otherwise."""
+    isolation: str = "DEFAULT"
+    """How far the host may feel a seed, unless the command says otherwise."""
+    rho: float = 0.3
+    """Gradient matching: length of the target step relative to rms of the activation."""
+    seed_lr_ratio: float = 1.0
+    """A seed's learning rate over the host's current one."""
+    seed_warmup_steps: int = 50
+    """Steps over which a new seed's learning rate rises."""
+    seed_clip_grad_norm: float = 1.0
+    """Each seed's own clip; 0 clips nothing."""
+    adaptive_clip: bool = False
+    """Clip a blending seed at 0.1 / (1 + 100*(alpha - 0.5)^2) instead."""
+    ema_decay: float = 0.98
+    """Gates look at an average of the seed's weights with this decay."""
+    alpha_curve: str = "COSINE"
+    """Default blend ramp: LINEAR, COSINE or SIGMOID."""
+    alpha_steps: int = 150
+    """Default length of the blend ramp in steps."""
+    blend_alpha: float = 0.9
+    """Alpha at the end of a Bernoulli ramp; FOSSILIZED is always 1."""
+    min_training_steps: int = 50
+    """Minimum dwell in TRAINING."""
+    max_training_steps: int = 2000
+    """At this age in TRAINING without evidence the seed is culled."""
+    min_dwell_steps: int = 1
+    """Minimum dwell in every other stage."""
+    max_dwell_steps: int = 5000
+    """Maximum dwell in every other live stage."""
+    embargo_steps: int = 200
+    """Steps for which a site is blocked after a cull; doubled per failure of the same blueprint there."""
+    embargo_s: float = 0.0
+    """Seconds for which a site is blocked after a cull, as well."""
+    probe_units: int = 64
+    """Held-out units (samples or sequences) in one probe."""
+    probe_every_steps: int = 10
+    """Steps between the probes of a seed that is being judged."""
+    probe_budget: float = 0.02
+    """Share of training FLOPs that routine probes may take, on average."""
+    max_probe_units: int = 1024
+    """Undecided after so many units is a cull."""
+    wanted_gain_ratio: float = 0.02
+    """The gain that is wanted at commit, relative to the probe loss."""
+    non_inferiority_ratio: float = 0.005
+    """The harm that is tolerated before blending, relative to the probe loss."""
+    rent: float = 0.01
+    """Loss (relative) that a seed must bring per unit of ln(FLOP ratio)."""
+    error_level: float = 0.05
+    """Chance of keeping a useless seed, over all germinations of the run."""
+    strict_evidence: bool = False
+    """Decide by the betting e-process instead of the asymptotic confidence sequence."""
+    max_output_ratio: float = 0.5
+    """rms(delta)/rms(activation) at the end of TRAINING, at most."""
+    max_step_time_ratio: float = 4.0
+    """Step time with the seed over the baseline, at most (G3)."""
+    isolation_check_every_steps: int = 200
+    """Steps between differential isolation probes."""
+    max_isolation_violations: int = 3
+    """At so many violations the seed is culled."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """`[budgets]`: what counts as slow, relative to the run's own baseline."""
+
+    window_steps: int = 50
+    """Steps in the window of medians."""
+    slow_ratio: float = 3.0
+    """A window this much slower than the baseline misses its budget."""
+    misses_to_elevate: int = 3
+    """Missed windows in a row that raise L2."""
+    healthy_windows_to_clear: int = 3
+    """Healthy windows in a row that lower the level again."""
+    policy_answer_s: float = 2.0
+    """A policy's decision is stale after this."""
+    missed_deadlines: int = 3
+    """Missed deadlines in a row that count as a lost policy."""
+    step_cap_s: float = 0.0
+    """Absolute cap of a step; 0 means none."""
+    anomaly_window: int = 50
+    """Losses in the window of the loss-anomaly rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """`[control]`: the gRPC control plane."""
+
+    listen: tuple[str, ...] = ()
+    """Addresses: `unix:PATH` or `127.0.0.1:PORT`; empty means `unix:<run directory>/leyline.sock`."""
+    keyring: str = ""
+    """Key ring file (TOML, mode 0600); empty means `<run directory>/keys.toml` if it exists."""
+    daemon_id: str = ""
+    """The audience of signed requests; empty means one made from the run's name."""
+    command_box_capacity: int = 1024
+    """Commands that may wait for a safe point; more are refused at once."""
+    telemetry_ring_capacity: int = 65536
+    """Samples kept for the event loop; older ones are dropped and counted."""
+    frame_interval_s: float = 0.1
+    """Telemetry leaves in frames this far apart."""
+    training_share: float = 0.1
+    """Share of training time that calls from outside may take before they are paced."""
+    max_concurrent_calls: int = 256
+    """Calls in progress over all connections; more are refused."""
+    max_streams: int = 256
+    """Open streams over all connections."""
+    drain_s: float = 10.0
+    """Time for streams and calls to end at shutdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """`[journal]`: the run's durable history."""
+
+    enabled: bool = True
+    """False keeps the history in memory only: nothing survives the daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """`[policy]`: what a policy is sent."""
+
+    packet_every_steps: int = 0
+    """Send a state packet every so many steps besides each epoch's end; 0 sends only those."""
+    required: bool = False
+    """Without a steering policy the run is conservative from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """`[log]`: the daemon's own log."""
+
+    level: str = "info"
+    """debug, info, warning or error."""
+    format: str = "auto"
+    """`console`, `json` or `auto` (console on a terminal)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration file."""
+
+    run: RunSettings = RunSettings()
+    training: TrainingSettings = TrainingSettings()
+    growth: GrowthSettings = GrowthSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    control: ControlSettings = ControlSettings()
+    journal: JournalSettings = JournalSettings()
+    policy: PolicySettings = PolicySettings()
+    log: LogSettings = LogSettings()

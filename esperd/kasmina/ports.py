@@ -1,0 +1,93 @@
+"""What the seed executor needs from the trainer, and what it answers: the seam between Kasmina and Tolaria.
+
+Training thread only. Kasmina asks, Tolaria owns: optimizers, gradients scalers and the data stay with the trainer.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from esperd.leyline.views import NoticeEvent, TransitionEvent
+
+Batch = tuple[Any, Any]
+"""(inputs, targets), already on the device."""
+
+
+class SeedOptimizers(Protocol):
+    """The trainer's side of parameter ownership; every parameter is in exactly one group, by identity."""
+
+    def create_seed(self, seed_id: int, parameters: Sequence[nn.Parameter]) -> None:
+        """Give a new seed an optimizer of its own (the host's class and defaults, its own warm-up)."""
+        ...
+
+    def step_seed(self, seed_id: int, loss: torch.Tensor | None) -> float:
+        """Backward `loss` if given (its own scaler), clip by the seed's own norm, step, clear the gradients.
+
+        Returns the gradient norm before clipping; a non-finite norm skips the step and is returned as it is.
+        """
+        ...
+
+    def zero_seed(self, seed_id: int) -> None:
+        """Clear the seed's gradients without a step."""
+        ...
+
+    def drop_seed(self, seed_id: int) -> None:
+        """Forget a culled seed's optimizer and its state."""
+        ...
+
+    def merge_seed(self, seed_id: int) -> None:
+        """Move a fossilized seed's parameters with their optimizer state into the host's optimizer."""
+        ...
+
+    def owned_by(self, seed_id: int) -> tuple[nn.Parameter, ...]:
+        """The parameters that the seed's optimizer holds now."""
+        ...
+
+    def learning_rate(self, seed_id: int) -> float:
+        """The learning rate that the seed's next step uses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The live model as Kasmina may use it."""
+
+    model: nn.Module
+    device: torch.device
+    forward: Callable[[Any], torch.Tensor]
+    """Inputs to output, under the trainer's autocast, in whatever mode the modules are in."""
+    loss: Callable[[torch.Tensor, Any], torch.Tensor]
+    """(output, targets) to the scalar training loss."""
+    unit_losses: Callable[[torch.Tensor, Any], torch.Tensor]
+    """(output, targets) to one loss per unit (sample or sequence), float32, shape (units,)."""
+    probe_batches: Callable[[int], Sequence[Batch]]
+    """(num_units) to held-out batches on the device, drawn without replacement from the probe data with a stream of
+    its own; reshuffled only when exhausted. Never training data."""
+    sample_inputs: Callable[[], Batch]
+    """A small training-like batch for dry runs; drawing it disturbs neither the data order nor any RNG."""
+    step_flops: Callable[[], float]
+    """FLOPs of one host training step as measured on its batch; 0 before the first."""
+
+
+Report = Callable[[TransitionEvent | NoticeEvent], None]
+"""Sends an event up the bridge; never blocks."""
+
+
+class StepAdvice(enum.Enum):
+    """What the guard says about the host's optimizer step after the backward."""
+
+    STEP = "step"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Who asked for a change: goes with every transition."""
+
+    cause: str
+    """Command id, `auto`, or the rule that acted."""
+    principal: str = ""
