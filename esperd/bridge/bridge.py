@@ -1,0 +1,219 @@
+"""The bridge between the training thread and the event loop: four lines, each with its promise.
+
+| line | direction | promise |
+| --- | --- | --- |
+| CommandBox | loop to trainer | bounded; full or closed is an error at once; every command in it gets one outcome |
+| TelemetryRing | trainer to loop | never waits; drops the oldest and counts |
+| EventLog | trainer to loop | never drops; in order |
+| StateView | trainer to loop | the newest snapshot, by reference; revisions only grow |
+
+At shutdown: once the trainer has left, the box refuses with TRAINER_NOT_RUNNING, what was still in it has been answered,
+and everything in the event log can still be taken.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from esperd.bridge.command_box import CommandBox
+from esperd.bridge.telemetry_ring import TelemetryRing
+from esperd.bridge.wakeup import Wakeup
+from esperd.leyline.commands import Command, Outcome
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.metrics import Sample
+from esperd.leyline.views import NoticeEvent, Snapshot, StatePacket, TransitionEvent
+from esperd.leyline.vocabulary import CommandState
+
+Event = Outcome | TransitionEvent | NoticeEvent | StatePacket | Snapshot
+"""What travels in the event log. A Snapshot is there once for each revision."""
+
+
+class TrainerPort(Protocol):
+    """All that the event loop's side may do with the trainer; `control` knows nothing else of it."""
+
+    def reserve(self, num_places: int = 1) -> None:
+        """Keep places in the command box; EsperdError when it is full or the trainer is gone."""
+        ...
+
+    def give_back(self, num_places: int = 1) -> None:
+        """Free reserved places."""
+        ...
+
+    def submit(self, command: Command) -> None:
+        """Hand over a command for which a place is reserved."""
+        ...
+
+    def submit_urgent(self, command: Command) -> None:
+        """Hand over a command on the emergency lane."""
+        ...
+
+    def cancel(self, command_id: str) -> None:
+        """Ask the trainer to drop a command that has not taken effect; the outcome tells whether it could."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot."""
+        ...
+
+    def take_events(self, max_events: int) -> list[Event]:
+        """Up to `max_events` of the oldest events not yet taken."""
+        ...
+
+    def take_samples(self, max_samples: int = 1 << 30) -> tuple[list[Sample], int]:
+        """The oldest telemetry samples, and the number dropped since the last take."""
+        ...
+
+    def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
+        """Have `on_events` called on the loop whenever events wait."""
+        ...
+
+    def detach(self) -> None:
+        """Stop the wake-ups: the loop is about to close."""
+        ...
+
+    @property
+    def training_seconds(self) -> tuple[float, int]:
+        """(wall seconds spent in training steps, number of steps) so far, for admission control."""
+        ...
+
+
+class Bridge:
+    """Both ends of the bridge; `port` for the loop is this object seen as a TrainerPort."""
+
+    def __init__(
+        self, *, first_snapshot: Snapshot, box_capacity: int = 1024, ring_capacity: int = 65536
+    ) -> None:
+        self.box = CommandBox(box_capacity)
+        self.ring = TelemetryRing(ring_capacity)
+        self._events: deque[Event] = deque()
+        self._snapshot = first_snapshot
+        self._wakeup = Wakeup()
+        self._cancelled: set[str] = set()
+        self._stop_requested = False
+        self.heartbeat_monotonic_s = time.monotonic()
+        """When the trainer last showed life; read by the watchdog."""
+        self._training_s = 0.0
+        self._num_steps = 0
+
+    # Event loop side (TrainerPort)
+
+    def reserve(self, num_places: int = 1) -> None:
+        """See TrainerPort."""
+        self.box.reserve(num_places)
+
+    def give_back(self, num_places: int = 1) -> None:
+        """See TrainerPort."""
+        self.box.give_back(num_places)
+
+    def submit(self, command: Command) -> None:
+        """See TrainerPort."""
+        self.box.put(command)
+
+    def submit_urgent(self, command: Command) -> None:
+        """See TrainerPort."""
+        self.box.put_urgent(command)
+
+    def cancel(self, command_id: str) -> None:
+        """See TrainerPort."""
+        self._cancelled.add(command_id)
+        self.box.wake()
+
+    def snapshot(self) -> Snapshot:
+        """See TrainerPort."""
+        return self._snapshot
+
+    def take_events(self, max_events: int) -> list[Event]:
+        """See TrainerPort; rings again when more is left, so that one pass stays short."""
+        events = self._events
+        taken = [events.popleft() for _ in itertools.repeat(None, min(max_events, len(events)))]
+        if events:
+            self._wakeup.ring()
+        return taken
+
+    def take_samples(self, max_samples: int = 1 << 30) -> tuple[list[Sample], int]:
+        """See TrainerPort."""
+        return self.ring.take(max_samples)
+
+    def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
+        """See TrainerPort."""
+        self._wakeup.attach(loop, on_events)
+
+    def detach(self) -> None:
+        """See TrainerPort."""
+        self._wakeup.detach()
+
+    @property
+    def training_seconds(self) -> tuple[float, int]:
+        """See TrainerPort."""
+        return self._training_s, self._num_steps
+
+    def request_stop(self) -> None:
+        """Ask the training thread to leave at its next safe point; for the supervisor at shutdown."""
+        self._stop_requested = True
+        self.box.wake()
+
+    # Training side
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the supervisor wants the training thread to leave."""
+        return self._stop_requested
+
+    def emit(self, sample: Sample) -> None:
+        """Send one telemetry sample; may be dropped, never waits."""
+        self.ring.emit(sample)
+
+    def record(self, event: Event) -> None:
+        """Send one event; never dropped, in order."""
+        self._events.append(event)
+        self._wakeup.ring()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Swap in a new snapshot; a new revision is also recorded as an event.
+
+        Raises ValueError when the revision goes back.
+        """
+        before = self._snapshot.revision
+        if snapshot.revision < before:
+            raise ValueError(f"revision went back from {before} to {snapshot.revision}")
+        self._snapshot = snapshot
+        if snapshot.revision > before:
+            self.record(snapshot)
+
+    def is_cancelled(self, command_id: str) -> bool:
+        """Whether a client took the command back; asked once, right before it would take effect."""
+        return command_id in self._cancelled
+
+    @property
+    def has_cancellations(self) -> bool:
+        """Whether any cancellation waits to be looked at."""
+        return bool(self._cancelled)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Send the one final outcome of a command."""
+        self._cancelled.discard(outcome.command_id)
+        self.record(outcome)
+
+    def beat(self, step_s: float) -> None:
+        """Note that a step of `step_s` seconds is done."""
+        self.heartbeat_monotonic_s = time.monotonic()
+        self._training_s += step_s
+        self._num_steps += 1
+
+    def close(self, phase: str, deferred: Sequence[Command] = ()) -> None:
+        """The trainer leaves: refuse what comes, answer what waits (in the box and `deferred`) with a refusal."""
+        refusal = EsperdError("TRAINER_NOT_RUNNING", phase=phase).refusal()
+        snapshot = self._snapshot
+        for command in [*deferred, *self.box.close(phase)]:
+            self.settle(
+                Outcome(
+                    command.command_id,
+                    CommandState.REJECTED,
+                    snapshot.run.global_step,
+                    snapshot.revision,
+                    refusal,
+                )
+            )

@@ -1,0 +1,86 @@
+"""The way down: a bounded box of commands, filled by the event loop and emptied by the training thread.
+
+Two lanes: the normal lane is bounded and refuses at once when full; the emergency lane overtakes it. A place is
+reserved before the journal write and filled after it, so that an accepted command always fits. The deques rely on the
+interpreter's atomic append and popleft; counters are written by one side only.
+"""
+
+import threading
+from collections import deque
+
+from esperd.leyline.commands import Command
+from esperd.leyline.errors import EsperdError
+
+
+class CommandBox:
+    """Bounded mailbox from the event loop to the training thread."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._lane: deque[Command] = deque()
+        self._emergency_lane: deque[Command] = deque()
+        self._num_reserved = 0
+        self._closed_phase: str | None = None
+        self._mail = threading.Event()
+
+    # Event loop side
+
+    def reserve(self, num_places: int = 1) -> None:
+        """Keep places for commands about to be journalled.
+
+        Raises EsperdError COMMAND_BOX_FULL when there is no room, TRAINER_NOT_RUNNING when nobody empties the box.
+        """
+        self._check_open()
+        if self._num_reserved + len(self._lane) + num_places > self.capacity:
+            raise EsperdError("COMMAND_BOX_FULL", capacity=self.capacity)
+        self._num_reserved += num_places
+
+    def give_back(self, num_places: int = 1) -> None:
+        """Free reserved places whose commands will not come."""
+        self._num_reserved -= num_places
+
+    def put(self, command: Command) -> None:
+        """Fill one reserved place. Raises EsperdError TRAINER_NOT_RUNNING if the box closed meanwhile."""
+        self._num_reserved -= 1
+        self._check_open()
+        self._lane.append(command)
+        self._mail.set()
+
+    def put_urgent(self, command: Command) -> None:
+        """Put a command on the emergency lane; it needs no place and overtakes every other."""
+        self._check_open()
+        self._emergency_lane.append(command)
+        self._mail.set()
+
+    # Training side
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether a safe point has anything to do; costs two length checks."""
+        return bool(self._lane) or bool(self._emergency_lane)
+
+    def take(self) -> list[Command]:
+        """Empty both lanes, the emergency lane first, each in order of arrival."""
+        self._mail.clear()
+        taken: list[Command] = []
+        for lane in (self._emergency_lane, self._lane):
+            while lane:
+                taken.append(lane.popleft())
+        return taken
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until a command arrives or the time is over; only for a paused or finished trainer."""
+        return self._mail.wait(timeout_s)
+
+    def wake(self) -> None:
+        """End a wait, for instance to make a paused trainer look at the shutdown flag."""
+        self._mail.set()
+
+    def close(self, phase: str) -> list[Command]:
+        """Refuse commands from now on and return those that were still waiting, for their final outcome."""
+        self._closed_phase = phase
+        return self.take()
+
+    def _check_open(self) -> None:
+        if self._closed_phase is not None:
+            raise EsperdError("TRAINER_NOT_RUNNING", phase=self._closed_phase)
