@@ -83,9 +83,7 @@ class TrainerPort(Protocol):
 class Bridge:
     """Both ends of the bridge; `port` for the loop is this object seen as a TrainerPort."""
 
-    def __init__(
-        self, *, first_snapshot: Snapshot, box_capacity: int = 1024, ring_capacity: int = 65536
-    ) -> None:
+    def __init__(self, *, first_snapshot: Snapshot, box_capacity: int = 1024, ring_capacity: int = 65536) -> None:
         self.box = CommandBox(box_capacity)
         self.ring = TelemetryRing(ring_capacity)
         self._events: deque[Event] = deque()

@@ -134,9 +134,7 @@ class EsperdError(Exception):
         """Code, what happened and what to do next, in one line."""
         facts = _Facts(self.metadata)
         entry = self.entry
-        return (
-            f"{entry.code}: {entry.happened.format_map(facts)} {entry.next_step.format_map(facts)}".rstrip()
-        )
+        return f"{entry.code}: {entry.happened.format_map(facts)} {entry.next_step.format_map(facts)}".rstrip()
 
     def refusal(self) -> Refusal:
         """The same error as a value that crosses threads and goes into the journal."""

@@ -40,9 +40,7 @@ _METRICS = (
     Metric("kasmina.seed.loss", "1", "the seed's own training loss"),
     Metric("kasmina.seed.gradient_norm", "1", "L2 norm of the seed's gradient"),
     Metric("kasmina.seed.output_ratio", "1", "rms of the seed's delta over rms of the activation"),
-    Metric(
-        "kasmina.probe.gain", "1", "mean paired loss difference of the last probe, positive: the seed helps"
-    ),
+    Metric("kasmina.probe.gain", "1", "mean paired loss difference of the last probe, positive: the seed helps"),
     Metric("kasmina.isolation.violations", "1", "isolation violations of the seed at the slot"),
 )
 
