@@ -1,0 +1,129 @@
+"""The run's durable history: what was asked, by whom, what came of it, and why.
+
+Used on the event loop only. `SqliteJournal` keeps it on disk, `MemoryJournal` for as long as the process
+lives; one test suite holds both to this protocol. One sequence of journal revisions covers every row of
+every kind. Rows are never changed and never removed: an outcome is a row of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from esperd.leyline.commands import Outcome
+from esperd.oona.records import (
+    Acceptance,
+    AuditRow,
+    AuditVerdict,
+    CommandQuery,
+    CommandRecord,
+    HistoryQuery,
+    HistoryRow,
+    Record,
+    Settlement,
+)
+
+RowT = TypeVar("RowT")
+
+COMMAND_LOST_IN_RESTART = "COMMAND_LOST_IN_RESTART"
+"""Reason of the outcome that recovery gives to a command that an earlier life accepted and never settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[RowT]):
+    """One page of a list."""
+
+    rows: tuple[RowT, ...]
+    next_page_token: str
+    """Pass it to the next call; empty when there is nothing more."""
+
+
+class Journal(Protocol):
+    """What every journal promises.
+
+    Every method that writes returns when its rows are durable, raises `JournalUnavailable` when they could
+    not be made so, and writes all of its rows or none. A caller that is cancelled while it waits does not
+    take its rows back.
+    """
+
+    @property
+    def revision(self) -> int:
+        """Journal revision of the newest durable row; 0 when there is none."""
+        ...
+
+    @property
+    def num_pending(self) -> int:
+        """Writes that wait for the commit that is running now; a sign of a slow disk."""
+        ...
+
+    async def recover(self, unix_s: float) -> tuple[CommandRecord, ...]:
+        """Fail every command of an earlier life that has no outcome, and return them as they are now.
+
+        Commands accepted since this journal was opened are left alone, so a second call changes nothing.
+        """
+        ...
+
+    async def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
+        """Write commands as ACCEPTED, all or none, and answer for each in order.
+
+        A request id that is known already, with the same payload hash, is answered as a DUPLICATE with the
+        first record as it stands now; the others of the batch are accepted.
+
+        Raises:
+            RequestIdReused: a request id is known with another payload; nothing was accepted.
+            DuplicateRecord: a command id is taken; nothing was accepted.
+        """
+        ...
+
+    async def settle(self, outcomes: Sequence[Outcome], unix_s: float) -> tuple[Settlement, ...]:
+        """Write final outcomes; each command takes exactly one, and a second is answered as refused."""
+        ...
+
+    async def append(self, *records: Record) -> int:
+        """Write history records and audit entries, all or none; returns the journal revision of the last.
+
+        Raises:
+            DuplicateRecord: a report id or a run's start or end is in the journal already.
+        """
+        ...
+
+    async def find_requests(self, request_ids: Sequence[str]) -> dict[str, CommandRecord]:
+        """The commands that these request ids brought, by request id; unknown ones are left out."""
+        ...
+
+    async def get_command(self, command_id: str) -> CommandRecord | None:
+        """One command as it stands now, or None."""
+        ...
+
+    async def list_commands(
+        self, query: CommandQuery, page_size: int = 100, page_token: str = ""
+    ) -> Page[CommandRecord]:
+        """Commands in the order of their acceptance, newest first.
+
+        Raises:
+            PageTokenInvalid: the token did not come from this list.
+        """
+        ...
+
+    async def list_history(self, query: HistoryQuery, page_size: int = 100, page_token: str = "") -> Page[HistoryRow]:
+        """History rows, oldest first.
+
+        Raises:
+            PageTokenInvalid: the token did not come from this list.
+        """
+        ...
+
+    async def list_audit(self, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
+        """Audit rows, oldest first.
+
+        Raises:
+            PageTokenInvalid: the token did not come from this list.
+        """
+        ...
+
+    async def verify_audit(self) -> AuditVerdict:
+        """Compute the audit chain again from its first row and compare."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is pending, then let go of the file; later writes raise `JournalUnavailable`."""
+        ...

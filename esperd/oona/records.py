@@ -1,0 +1,225 @@
+"""What the journal keeps, as frozen values: commands, seed history, reports, runs and the audit trail.
+
+Made on the event loop, written by the journal's writer thread. Plain values only: no protobuf, no SQL.
+Times are wall time in seconds since 1970, passed in by the caller.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from esperd.leyline.commands import Outcome
+from esperd.leyline.views import NoticeEvent, TransitionEvent
+from esperd.leyline.vocabulary import CommandState, EmergencyLevel, FieldReportOutcome, TrainerPhase
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One command as it was accepted, and what has come of it so far."""
+
+    command_id: str
+    request_id: str
+    """The client's id, unique in the journal; empty for a command that cannot be asked for twice."""
+    principal: str
+    key_id: str
+    method: str
+    """Full name of the RPC that brought it."""
+    kind: str
+    """Name of the payload's kind, e.g. `seed`."""
+    payload: bytes
+    """The very bytes whose signature was verified."""
+    payload_sha256: bytes
+    accepted_unix_s: float
+    reason: str = ""
+    seed_id: int = 0
+    """The seed that the command names, or that it made or touched once it has its outcome."""
+    state: CommandState = CommandState.ACCEPTED
+    global_step: int = 0
+    revision: int = 0
+    """Revision of the training state at the outcome."""
+    refusal_reason: str = ""
+    refusal_message: str = ""
+    updated_unix_s: float = 0.0
+    """Time of the latest change: acceptance, then the outcome."""
+    journal_revision: int = 0
+    """Place of the latest change in the journal's one sequence; given by the journal."""
+
+
+class AcceptStatus(enum.Enum):
+    """What the journal did with a command offered to it."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The journal's answer to one command; `record` is the first one when it is a duplicate."""
+
+    status: AcceptStatus
+    record: CommandRecord
+
+
+class SettleStatus(enum.Enum):
+    """What the journal did with an outcome."""
+
+    RECORDED = "recorded"
+    ALREADY_SETTLED = "already settled"
+    UNKNOWN_COMMAND = "unknown command"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The journal's answer to one outcome; only RECORDED changed anything."""
+
+    status: SettleStatus
+    outcome: Outcome
+    journal_revision: int = 0
+    """Place of the outcome in the journal's sequence; 0 unless it was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmergencyRecord:
+    """An emergency was raised, or cleared when the level is UNSPECIFIED."""
+
+    emergency_id: str
+    level: EmergencyLevel
+    reason: str
+    origin: str
+    """`budget`, `loss`, `policy`, `breaker:<name>` or a principal."""
+    global_step: int
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReportRecord:
+    """What a policy found when a decision's observation window had passed."""
+
+    report_id: str
+    """Unique in the journal: a report sent twice is kept once."""
+    principal: str
+    command_id: str
+    seed_id: int
+    outcome: FieldReportOutcome
+    global_step: int
+    unix_s: float
+    data: bytes = b""
+    """The report's own bytes as they came over the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began."""
+
+    run_id: str
+    task: str
+    unix_s: float
+    config: str = ""
+    """The resolved configuration as text, secrets redacted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """A run ended."""
+
+    run_id: str
+    phase: TrainerPhase
+    """FINISHED or FAILED."""
+    global_step: int
+    unix_s: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who tried to change what, and how it was answered; written for refusals too."""
+
+    principal: str
+    """Empty when the signature did not prove one."""
+    key_id: str
+    """As the caller wrote it, also when unknown."""
+    peer: str
+    method: str
+    payload_sha256: bytes
+    decision: str
+    """`OK`, or the catalogue's reason of the refusal."""
+    detail: str
+    """The true cause, which the caller may not have been told."""
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """An audit entry in its chain: each row's hash covers the hash of the one before."""
+
+    number: int
+    """1, 2, 3 ... without a gap."""
+    journal_revision: int
+    entry: AuditEntry
+    previous_hash: bytes
+    row_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditVerdict:
+    """What a check of the whole audit chain found."""
+
+    intact: bool
+    num_rows: int
+    head_hash: bytes
+    """Hash of the newest row; compare it with one noted elsewhere to detect a cut-off tail."""
+    first_bad_number: int = 0
+    """The first row that does not fit the one before; 0 when the chain is intact."""
+
+
+class RowKind(enum.Enum):
+    """The kinds of history rows."""
+
+    TRANSITION = "transition"
+    NOTICE = "notice"
+    EMERGENCY = "emergency"
+    FIELD_REPORT = "field_report"
+    RUN_STARTED = "run_started"
+    RUN_FINISHED = "run_finished"
+
+
+HistoryRecord = TransitionEvent | NoticeEvent | EmergencyRecord | FieldReportRecord | RunStarted | RunFinished
+Record = HistoryRecord | AuditEntry
+
+RECORD_TYPES: dict[RowKind, type[HistoryRecord]] = {
+    RowKind.TRANSITION: TransitionEvent,
+    RowKind.NOTICE: NoticeEvent,
+    RowKind.EMERGENCY: EmergencyRecord,
+    RowKind.FIELD_REPORT: FieldReportRecord,
+    RowKind.RUN_STARTED: RunStarted,
+    RowKind.RUN_FINISHED: RunFinished,
+}
+ROW_KINDS: dict[type[HistoryRecord], RowKind] = {record: kind for kind, record in RECORD_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One history record with its place in the journal's sequence."""
+
+    journal_revision: int
+    kind: RowKind
+    record: HistoryRecord
+
+
+@dataclass(frozen=True, slots=True)
+class CommandQuery:
+    """Which commands to list; an empty field means any. Newest first."""
+
+    state: CommandState = CommandState.UNSPECIFIED
+    principal: str = ""
+    kind: str = ""
+    seed_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which history rows to list; an empty field means any. Oldest first."""
+
+    kinds: tuple[RowKind, ...] = ()
+    seed_id: int = 0
+    after_revision: int = 0
+    """Only rows with a larger journal revision."""
