@@ -7,7 +7,7 @@
 | EventLog | trainer to loop | never drops; in order |
 | StateView | trainer to loop | the newest snapshot, by reference; revisions only grow |
 
-At shutdown: once the trainer has left, the box refuses with TRAINER_NOT_RUNNING, what was still in it has been answered,
+At shutdown: once the trainer has left, the box refuses with TRAINER_NOT_RUNNING, what was in it has been answered,
 and everything in the event log can still be taken.
 """
 

@@ -1,0 +1,34 @@
+"""Makes the generated code under clients/esper/leyline/v1 from protos/; `python -m tests.regenerate_protos`.
+
+The generator is pinned by the test extra, so that the result is the same everywhere; a test compares it.
+"""
+
+import importlib.resources
+import sys
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOS = ROOT / "protos"
+TARGET = ROOT / "clients"
+
+
+def generate(target: Path) -> None:
+    """Write the generated modules below `target`. Raises SystemExit with protoc's code when it fails."""
+    files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("esper/leyline/v1/*.proto"))
+    services = [name for name in files if name.endswith("_service.proto")]
+    well_known = str(importlib.resources.files("grpc_tools") / "_proto")
+    paths = [f"-I{PROTOS}", f"-I{well_known}"]
+    _protoc([*paths, f"--python_out={target}", f"--pyi_out={target}", *files])
+    _protoc([*paths, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services])
+
+
+def _protoc(arguments: list[str]) -> None:
+    code = protoc.main(["protoc", *arguments])
+    if code != 0:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    generate(TARGET)
