@@ -195,6 +195,7 @@ class FrameSubscription:
         """Leave the hub and forget what waits."""
         self._leave()
         self._frames.clear()
+        self.end()
 
     def _wake_reader(self) -> None:
         if self._wake is not None and not self._wake.done():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from esperd.leyline.commands import Outcome
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.vocabulary import CommandState
 from esperd.oona.records import (
     Acceptance,
     AuditRow,
@@ -23,9 +25,6 @@ from esperd.oona.records import (
 )
 
 RowT = TypeVar("RowT")
-
-COMMAND_LOST_IN_RESTART = "COMMAND_LOST_IN_RESTART"
-"""Reason of the outcome that recovery gives to a command that an earlier life accepted and never settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +126,16 @@ class Journal(Protocol):
     async def close(self) -> None:
         """Write what is pending, then let go of the file; later writes raise `JournalUnavailable`."""
         ...
+
+
+def lost_in_restart(command_id: str) -> Outcome:
+    """The outcome of a command that an earlier life of the daemon accepted and never settled."""
+    refusal = EsperdError("COMMAND_LOST_IN_RESTART").refusal()
+    return Outcome(command_id, CommandState.FAILED, global_step=0, revision=0, refusal=refusal)
+
+
+def check_final(outcomes: Sequence[Outcome]) -> None:
+    """Refuse outcomes whose state is not a final one."""
+    for outcome in outcomes:
+        if not outcome.state.is_final:
+            raise ValueError(f"{outcome.state.name} is no final state; command {outcome.command_id} needs one")

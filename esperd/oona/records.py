@@ -5,7 +5,7 @@ Times are wall time in seconds since 1970, passed in by the caller.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esperd.leyline.commands import Outcome
 from esperd.leyline.views import NoticeEvent, TransitionEvent
@@ -223,3 +223,37 @@ class HistoryQuery:
     seed_id: int = 0
     after_revision: int = 0
     """Only rows with a larger journal revision."""
+
+
+def as_accepted(record: CommandRecord, journal_revision: int) -> CommandRecord:
+    """The record as the journal keeps it at acceptance."""
+    return replace(record, updated_unix_s=record.accepted_unix_s, journal_revision=journal_revision)
+
+
+def unique_name(record: HistoryRecord) -> str | None:
+    """The name of which the journal keeps only one record of this kind; None where there is no such name."""
+    if isinstance(record, FieldReportRecord):
+        return record.report_id
+    if isinstance(record, RunStarted | RunFinished):
+        return record.run_id
+    return None
+
+
+def as_settled(record: CommandRecord, outcome: Outcome, unix_s: float, journal_revision: int) -> CommandRecord:
+    """The record with its outcome."""
+    return replace(
+        record,
+        state=outcome.state,
+        global_step=outcome.global_step,
+        revision=outcome.revision,
+        seed_id=outcome.seed_id or record.seed_id,
+        refusal_reason="" if outcome.refusal is None else outcome.refusal.reason,
+        refusal_message="" if outcome.refusal is None else outcome.refusal.message,
+        updated_unix_s=unix_s,
+        journal_revision=journal_revision,
+    )
+
+
+def seed_of(record: HistoryRecord) -> int:
+    """The seed that a history record is about, 0 if none."""
+    return record.seed_id if isinstance(record, TransitionEvent | FieldReportRecord) else 0

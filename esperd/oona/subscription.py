@@ -90,24 +90,21 @@ class LatestBacklog(Generic[ItemT]):
         self._newest: dict[str, FeedItem[ItemT]] = {}
         self._num_bytes = 0
         self._num_conflated = 0
+        self._num_replayed = 0
+        self._num_replayed_bytes = 0
         self._revision = 0
 
     def replay(self, change: Revision[ItemT]) -> None:
-        """Add a change from the history."""
-        self._revision = change.number
-        for item in change.items:
-            # Taken out first, so that the dict stays in the order of the revisions.
-            replaced = self._newest.pop(item.key, None)
-            if replaced is not None:
-                self._num_conflated += 1
-                self._num_bytes -= len(replaced.data)
-            self._newest[item.key] = item
-            self._num_bytes += len(item.data)
+        """Add a change from the history; what it fills comes on top of the limits until it is taken."""
+        self._put(change)
+        self._num_replayed = len(self._newest)
+        self._num_replayed_bytes = self._num_bytes
 
     def add(self, change: Revision[ItemT]) -> bool:
         """Add a new change; False when the limits are passed."""
-        self.replay(change)
-        return len(self._newest) <= self._max_items and self._num_bytes <= self._max_bytes
+        self._put(change)
+        num_items, num_bytes = len(self._newest) - self._num_replayed, self._num_bytes - self._num_replayed_bytes
+        return num_items <= self._max_items and num_bytes <= self._max_bytes
 
     def take(self, epoch: bytes) -> Delivery[ItemT] | None:
         """Remove and return what comes next, None when nothing waits."""
@@ -121,14 +118,25 @@ class LatestBacklog(Generic[ItemT]):
     def clear(self) -> None:
         """Forget everything that waits."""
         self._newest.clear()
-        self._num_bytes = 0
-        self._num_conflated = 0
+        self._num_bytes = self._num_conflated = 0
+        self._num_replayed = self._num_replayed_bytes = 0
+
+    def _put(self, change: Revision[ItemT]) -> None:
+        self._revision = change.number
+        for item in change.items:
+            # Taken out first, so that the dict stays in the order of the revisions.
+            replaced = self._newest.pop(item.key, None)
+            if replaced is not None:
+                self._num_conflated += 1
+                self._num_bytes -= len(replaced.data)
+            self._newest[item.key] = item
+            self._num_bytes += len(item.data)
 
 
 class Subscription(Generic[ItemT]):
     """An async iterator of deliveries; leave it with `close()` or as a context manager.
 
-    It ends with `SlowConsumer` or `FeedClosed`, never by running dry.
+    From the feed's side it ends with `SlowConsumer` or `FeedClosed`, never by running dry.
     """
 
     def __init__(
@@ -144,6 +152,7 @@ class Subscription(Generic[ItemT]):
         self._forget = forget
         self._bookmark_revision: int | None = None
         self._too_slow = False
+        self._left = False
         self._end_reason: str | None = None
         self._wake: asyncio.Future[None] | None = None
 
@@ -170,7 +179,7 @@ class Subscription(Generic[ItemT]):
             SlowConsumer: more waited than the limits allow.
             FeedClosed: the feed was closed and everything that waited has been delivered.
         """
-        while True:
+        while not self._left:
             delivery = self.take()
             if delivery is not None:
                 return delivery
@@ -179,6 +188,7 @@ class Subscription(Generic[ItemT]):
                 await self._wake
             finally:
                 self._wake = None
+        raise StopAsyncIteration
 
     def take(self) -> Delivery[ItemT] | None:
         """The next delivery if one waits, else None; raises as `__anext__` does."""
@@ -193,19 +203,19 @@ class Subscription(Generic[ItemT]):
         return None
 
     def close(self) -> None:
-        """Stop following the feed and forget what waits."""
+        """Stop following the feed and forget what waits; a reader that waits stops iterating."""
+        self._left = True
         self._forget(self)
         self._backlog.clear()
+        self._wake_reader()
 
     def replay(self, changes: Iterable[Revision[ItemT]], revision: int) -> None:
         """Take over the part of the history that the subscriber resumes with, which ends at `revision`."""
-        replayed = False
         for change in changes:
             accepted = self._accepted(change)
             if accepted.items:
                 self._backlog.replay(accepted)
-                replayed = True
-        if replayed:
+        if revision > self._token.revision:
             self.offer_bookmark(revision)
 
     def offer(self, change: Revision[ItemT]) -> None:
@@ -216,7 +226,8 @@ class Subscription(Generic[ItemT]):
         self._bookmark_revision = None
         if not self._backlog.add(accepted):
             self._too_slow = True
-            self.close()
+            self._forget(self)
+            self._backlog.clear()
         self._wake_reader()
 
     def offer_bookmark(self, revision: int) -> None:

@@ -1,0 +1,210 @@
+"""The writing half of the SQLite journal: groups of writes, each write whole or not at all.
+
+Runs on the journal's writer thread only. Knows SQL, but neither asyncio nor who asked.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from esperd.leyline.commands import Outcome
+from esperd.oona.audit_chain import GENESIS_HASH, row_hash
+from esperd.oona.codec import to_json
+from esperd.oona.failures import DuplicateRecord, JournalUnavailable, RequestIdReused
+from esperd.oona.journal import lost_in_restart
+from esperd.oona.reading import command_of_request, get_command, open_commands
+from esperd.oona.records import (
+    ROW_KINDS,
+    Acceptance,
+    AcceptStatus,
+    AuditEntry,
+    CommandRecord,
+    HistoryRecord,
+    Record,
+    Settlement,
+    SettleStatus,
+    as_accepted,
+    seed_of,
+    unique_name,
+)
+
+_INSERT_COMMAND = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_HISTORY = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
+_INSERT_AUDIT = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_LAST_REVISION = """SELECT max(coalesce((SELECT max(revision) FROM command), 0),
+    coalesce((SELECT max(revision) FROM outcome), 0), coalesce((SELECT max(revision) FROM history), 0),
+    coalesce((SELECT max(revision) FROM audit), 0))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the journal ends."""
+
+    revision: int
+    audit_number: int
+    audit_hash: bytes
+
+
+class Ledger:
+    """Writes to one connection, which it owns."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self.head = self._read_head()
+        self._opened_revision = self.head.revision
+        self.durable_revision = self.head.revision
+        """Revision at the last commit; the event loop may read it at any time."""
+
+    def commit(self, writes: "Sequence[Write]") -> list[object]:
+        """Make a group of writes durable with one flush.
+
+        A write that is refused, or that holds a value the journal cannot keep, is undone alone.
+
+        Returns:
+            For each write its answer, or the exception that refused it.
+
+        Raises:
+            JournalUnavailable: nothing of the group is in the journal.
+        """
+        before = self.head
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            answers = [self._attempt(write) for write in writes]
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            self.head = before
+            raise JournalUnavailable(str(error)) from error
+        self.durable_revision = self.head.revision
+        return answers
+
+    def recover(self, unix_s: float) -> tuple[CommandRecord, ...]:
+        """Fail every command that was accepted before this opening and has no outcome."""
+        lost = open_commands(self._db, self._opened_revision)
+        self.settle([lost_in_restart(command_id) for command_id in lost], unix_s)
+        return tuple(record for command_id in lost if (record := get_command(self._db, command_id)) is not None)
+
+    def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
+        """Write commands; a known request id with the same payload is a duplicate, with another one refused."""
+        return tuple(self._accept(record) for record in records)
+
+    def settle(self, outcomes: Sequence[Outcome], unix_s: float) -> tuple[Settlement, ...]:
+        """Write outcomes; the schema refuses those of settled and of unknown commands."""
+        return tuple(self._settle(outcome, unix_s) for outcome in outcomes)
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Write history records and audit entries."""
+        for record in records:
+            if isinstance(record, AuditEntry):
+                self._append_audit(record)
+            else:
+                self._append_history(record)
+        return self.head.revision
+
+    def close(self) -> None:
+        """Close the connection; SQLite then folds its write-ahead log into the file."""
+        self._db.close()
+
+    def _attempt(self, write: "Write") -> object:
+        before = self.head
+        self._db.execute("SAVEPOINT attempt")
+        try:
+            answer = write(self)
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError) as error:
+            answer = self._undo(before, error)
+        except sqlite3.Error:
+            raise  # the disk, not this write: the whole group fails
+        except Exception as error:  # noqa: BLE001 - handed to the one who made the write; the others keep their rows
+            answer = self._undo(before, error)
+        self._db.execute("RELEASE attempt")
+        return answer
+
+    def _undo(self, before: Head, error: Exception) -> Exception:
+        self._db.execute("ROLLBACK TO attempt")
+        self.head = before
+        return error
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back by itself after some errors. If this fails too, the next BEGIN says so.
+        if self._db.in_transaction:
+            try:
+                self._db.execute("ROLLBACK")
+            except sqlite3.Error:
+                return
+
+    def _next_revision(self) -> int:
+        self.head = replace(self.head, revision=self.head.revision + 1)
+        return self.head.revision
+
+    def _accept(self, record: CommandRecord) -> Acceptance:
+        row = (
+            record.command_id,
+            record.request_id or None,
+            record.principal,
+            record.key_id,
+            record.method,
+            record.kind,
+        )
+        rest = (record.payload, record.payload_sha256, record.accepted_unix_s, record.reason, record.seed_id)
+        before = self.head
+        try:
+            self._db.execute(_INSERT_COMMAND, (self._next_revision(), *row, *rest))
+        except sqlite3.IntegrityError as error:
+            self.head = before
+            return Acceptance(AcceptStatus.DUPLICATE, self._first_of(record, error))
+        return Acceptance(AcceptStatus.ACCEPTED, as_accepted(record, self.head.revision))
+
+    def _first_of(self, record: CommandRecord, error: sqlite3.IntegrityError) -> CommandRecord:
+        if error.sqlite_errorname != "SQLITE_CONSTRAINT_UNIQUE":
+            raise error
+        first = command_of_request(self._db, record.request_id) if record.request_id else None
+        if first is None:
+            raise DuplicateRecord("command", record.command_id) from error
+        if first.payload_sha256 != record.payload_sha256:
+            raise RequestIdReused(record.request_id, first.command_id) from error
+        return first
+
+    def _settle(self, outcome: Outcome, unix_s: float) -> Settlement:
+        refusal = outcome.refusal
+        words = ("", "") if refusal is None else (refusal.reason, refusal.message)
+        numbers = (int(outcome.state), outcome.global_step, outcome.revision, outcome.seed_id)
+        before = self.head
+        try:
+            self._db.execute(_INSERT_OUTCOME, (self._next_revision(), outcome.command_id, *numbers, *words, unix_s))
+        except sqlite3.IntegrityError as error:
+            self.head = before
+            return Settlement(_settle_refusal(error), outcome)
+        return Settlement(SettleStatus.RECORDED, outcome, self.head.revision)
+
+    def _append_history(self, record: HistoryRecord) -> None:
+        kind, name = ROW_KINDS[type(record)], unique_name(record)
+        row = (self._next_revision(), kind.value, name, seed_of(record), to_json(record))
+        try:
+            self._db.execute(_INSERT_HISTORY, row)
+        except sqlite3.IntegrityError as error:
+            raise DuplicateRecord(kind.value, name or "") from error
+
+    def _append_audit(self, entry: AuditEntry) -> None:
+        revision, number, previous = self._next_revision(), self.head.audit_number + 1, self.head.audit_hash
+        digest = row_hash(previous, number, entry)
+        words = (entry.principal, entry.key_id, entry.peer, entry.method, entry.payload_sha256)
+        rest = (entry.decision, entry.detail, entry.unix_s, previous, digest)
+        self._db.execute(_INSERT_AUDIT, (revision, number, *words, *rest))
+        self.head = Head(revision, number, digest)
+
+    def _read_head(self) -> Head:
+        revision = self._db.execute(_LAST_REVISION).fetchone()[0]
+        last = self._db.execute("SELECT number, row_hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+        return Head(revision, *(last or (0, GENESIS_HASH)))
+
+
+Write = Callable[[Ledger], object]
+
+
+def _settle_refusal(error: sqlite3.IntegrityError) -> SettleStatus:
+    if error.sqlite_errorname == "SQLITE_CONSTRAINT_UNIQUE":
+        return SettleStatus.ALREADY_SETTLED
+    if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        return SettleStatus.UNKNOWN_COMMAND
+    raise error

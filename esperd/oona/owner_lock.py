@@ -1,0 +1,35 @@
+"""One owner per journal: a lock on a file beside it, which the kernel lets go of when its process dies.
+
+Used on the event loop. The lock is on a side file, because SQLite locks the journal itself in ways of its own.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from esperd.oona.failures import JournalLocked
+
+
+class OwnerLock:
+    """Held from its making until `release`."""
+
+    def __init__(self, journal_path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            JournalLocked: another daemon, or another part of this one, holds it.
+        """
+        path = journal_path.with_name(journal_path.name + ".lock")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise JournalLocked(str(journal_path), pid or "?") from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go; the file stays, since removing it could take the lock from a new owner."""
+        os.close(self._descriptor)

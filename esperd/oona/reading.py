@@ -1,0 +1,131 @@
+"""Questions to the SQLite journal.
+
+Runs on the journal's reader thread, and within a write on its writer thread. Knows SQL, but not asyncio.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from esperd.leyline.vocabulary import CommandState
+from esperd.oona.codec import from_json
+from esperd.oona.journal import Page
+from esperd.oona.pages import cut_page, decode_token
+from esperd.oona.records import (
+    RECORD_TYPES,
+    AuditEntry,
+    AuditRow,
+    CommandQuery,
+    CommandRecord,
+    HistoryQuery,
+    HistoryRow,
+    RowKind,
+)
+
+_COMMAND_COLUMNS = """accept_revision, command_id, request_id, principal, key_id, method, kind, payload, payload_sha256,
+    accepted_unix_s, reason, seed_id, state, global_step, state_revision, refusal_reason, refusal_message,
+    updated_unix_s, journal_revision"""
+_MAX_NAMES_PER_QUERY = 500
+
+
+def get_command(db: sqlite3.Connection, command_id: str) -> CommandRecord | None:
+    """One command as it stands now."""
+    rows = db.execute(f"SELECT {_COMMAND_COLUMNS} FROM command_now WHERE command_id = ?", (command_id,))
+    return next((_command(row) for row in rows), None)
+
+
+def command_of_request(db: sqlite3.Connection, request_id: str) -> CommandRecord | None:
+    """The command that a request id brought."""
+    return find_requests(db, [request_id]).get(request_id)
+
+
+def find_requests(db: sqlite3.Connection, request_ids: Sequence[str]) -> dict[str, CommandRecord]:
+    """The commands that these request ids brought."""
+    found: dict[str, CommandRecord] = {}
+    for start in range(0, len(request_ids), _MAX_NAMES_PER_QUERY):
+        names = request_ids[start : start + _MAX_NAMES_PER_QUERY]
+        marks = ", ".join("?" * len(names))
+        # The condition stands on the table, not on the view, so that the unique index answers it.
+        chosen = f"SELECT command_id FROM command WHERE request_id IN ({marks})"
+        rows = db.execute(f"SELECT {_COMMAND_COLUMNS} FROM command_now WHERE command_id IN ({chosen})", names)
+        found.update((record.request_id, record) for record in map(_command, rows))
+    return found
+
+
+def open_commands(db: sqlite3.Connection, up_to_revision: int) -> list[str]:
+    """Ids of the commands accepted up to a journal revision that have no outcome, in order."""
+    query = """SELECT command_id FROM command WHERE revision <= ?
+        AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome.command_id = command.command_id) ORDER BY revision"""
+    return [command_id for (command_id,) in db.execute(query, (up_to_revision,))]
+
+
+def request_ids(db: sqlite3.Connection, max_ids: int) -> list[str]:
+    """Up to `max_ids` request ids."""
+    query = "SELECT request_id FROM command WHERE request_id IS NOT NULL LIMIT ?"
+    return [request_id for (request_id,) in db.execute(query, (max_ids,))]
+
+
+def list_commands(db: sqlite3.Connection, query: CommandQuery, page_size: int, token: str) -> Page[CommandRecord]:
+    """One page of commands, newest first."""
+    terms, values = ["1"], list[object]()
+    wanted = (
+        ("state = ?", int(query.state), query.state != CommandState.UNSPECIFIED),
+        ("principal = ?", query.principal, query.principal),
+        ("kind = ?", query.kind, query.kind),
+        ("seed_id = ?", query.seed_id, query.seed_id),
+    )
+    for term, value, is_set in wanted:
+        if is_set:
+            terms.append(term)
+            values.append(value)
+    before = decode_token("commands", token)
+    if before is not None:
+        terms.append("accept_revision < ?")
+        values.append(before)
+    select = f"SELECT {_COMMAND_COLUMNS} FROM command_now WHERE {' AND '.join(terms)}"
+    rows = db.execute(f"{select} ORDER BY accept_revision DESC LIMIT ?", (*values, page_size + 1))
+    return cut_page("commands", [(row[0], _command(row)) for row in rows], page_size)
+
+
+def list_history(db: sqlite3.Connection, query: HistoryQuery, page_size: int, token: str) -> Page[HistoryRow]:
+    """One page of history rows, oldest first."""
+    after = decode_token("history", token)
+    terms, values = ["revision > ?"], list[object]([query.after_revision if after is None else after])
+    if query.kinds:
+        terms.append(f"kind IN ({', '.join('?' * len(query.kinds))})")
+        values.extend(kind.value for kind in query.kinds)
+    if query.seed_id:
+        terms.append("seed_id > 0 AND seed_id = ?")
+        values.append(query.seed_id)
+    select = f"SELECT revision, kind, body FROM history WHERE {' AND '.join(terms)}"
+    rows = db.execute(f"{select} ORDER BY revision LIMIT ?", (*values, page_size + 1))
+    return cut_page("history", [(row[0], _history(row)) for row in rows], page_size)
+
+
+def list_audit(db: sqlite3.Connection, page_size: int, token: str) -> Page[AuditRow]:
+    """One page of audit rows, oldest first."""
+    after = decode_token("audit", token) or 0
+    rows = db.execute("SELECT * FROM audit WHERE revision > ? ORDER BY revision LIMIT ?", (after, page_size + 1))
+    return cut_page("audit", [(row[0], _audit(row)) for row in rows], page_size)
+
+
+def audit_rows(db: sqlite3.Connection) -> Iterator[AuditRow]:
+    """Every audit row in the order of its number."""
+    return map(_audit, db.execute("SELECT * FROM audit ORDER BY number"))
+
+
+def _command(row: tuple[Any, ...]) -> CommandRecord:
+    # The columns after the first stand in the order of the record's fields.
+    fields = [*row[1:12], CommandState(row[12]), *row[13:]]
+    return CommandRecord(*fields)
+
+
+def _history(row: tuple[Any, ...]) -> HistoryRow:
+    revision, kind_name, body = row
+    kind = RowKind(kind_name)
+    return HistoryRow(revision, kind, from_json(RECORD_TYPES[kind], body))
+
+
+def _audit(row: tuple[Any, ...]) -> AuditRow:
+    revision, number, *fields, previous_hash, digest = row
+    return AuditRow(number, revision, AuditEntry(*fields), previous_hash, digest)

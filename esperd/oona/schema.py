@@ -1,0 +1,145 @@
+"""The journal's tables, and how a connection to them is opened.
+
+Used on the journal's own threads. The schema itself holds the promises: one command per request id, one outcome per
+command, one audit row per number, and nothing that was written is ever changed or removed.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from esperd.oona.failures import JournalUnreadable
+
+APPLICATION_ID = 0x45535045
+"""`ESPE`: marks the file as a journal of ours."""
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE command (
+    revision        INTEGER PRIMARY KEY,
+    command_id      TEXT NOT NULL UNIQUE,
+    request_id      TEXT UNIQUE,
+    principal       TEXT NOT NULL,
+    key_id          TEXT NOT NULL,
+    method          TEXT NOT NULL,
+    kind            TEXT NOT NULL,
+    payload         BLOB NOT NULL,
+    payload_sha256  BLOB NOT NULL CHECK (length(payload_sha256) = 32),
+    accepted_unix_s REAL NOT NULL,
+    reason          TEXT NOT NULL,
+    seed_id         INTEGER NOT NULL
+) STRICT;
+CREATE TABLE outcome (
+    revision        INTEGER PRIMARY KEY,
+    command_id      TEXT NOT NULL UNIQUE REFERENCES command (command_id),
+    state           INTEGER NOT NULL CHECK (state BETWEEN 2 AND 6),
+    global_step     INTEGER NOT NULL,
+    state_revision  INTEGER NOT NULL,
+    seed_id         INTEGER NOT NULL,
+    refusal_reason  TEXT NOT NULL,
+    refusal_message TEXT NOT NULL,
+    settled_unix_s  REAL NOT NULL
+) STRICT;
+CREATE VIEW command_now AS
+SELECT c.revision AS accept_revision, c.command_id, coalesce(c.request_id, '') AS request_id, c.principal, c.key_id,
+    c.method, c.kind, c.payload, c.payload_sha256, c.accepted_unix_s, c.reason,
+    CASE WHEN o.seed_id > 0 THEN o.seed_id ELSE c.seed_id END AS seed_id,
+    coalesce(o.state, 1) AS state, coalesce(o.global_step, 0) AS global_step,
+    coalesce(o.state_revision, 0) AS state_revision, coalesce(o.refusal_reason, '') AS refusal_reason,
+    coalesce(o.refusal_message, '') AS refusal_message,
+    coalesce(o.settled_unix_s, c.accepted_unix_s) AS updated_unix_s,
+    coalesce(o.revision, c.revision) AS journal_revision
+FROM command AS c LEFT JOIN outcome AS o ON o.command_id = c.command_id;
+CREATE TABLE history (
+    revision INTEGER PRIMARY KEY,
+    kind     TEXT NOT NULL,
+    name     TEXT,
+    seed_id  INTEGER NOT NULL,
+    body     TEXT NOT NULL,
+    UNIQUE (kind, name)
+) STRICT;
+CREATE INDEX history_of_seed ON history (seed_id, revision) WHERE seed_id > 0;
+CREATE TABLE audit (
+    revision       INTEGER PRIMARY KEY,
+    number         INTEGER NOT NULL UNIQUE,
+    principal      TEXT NOT NULL,
+    key_id         TEXT NOT NULL,
+    peer           TEXT NOT NULL,
+    method         TEXT NOT NULL,
+    payload_sha256 BLOB NOT NULL,
+    decision       TEXT NOT NULL,
+    detail         TEXT NOT NULL,
+    unix_s         REAL NOT NULL,
+    previous_hash  BLOB NOT NULL,
+    row_hash       BLOB NOT NULL
+) STRICT;
+"""
+
+_APPEND_ONLY = """
+CREATE TRIGGER {table}_is_not_changed BEFORE UPDATE ON {table}
+BEGIN SELECT raise(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER {table}_is_not_removed BEFORE DELETE ON {table}
+BEGIN SELECT raise(ABORT, 'the journal is append-only'); END;
+"""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """A connection that may write, on a file that is made if need be; every commit is flushed to the disk.
+
+    Raises:
+        JournalUnreadable: the file is not a journal that this daemon can carry on.
+    """
+    path.touch(mode=0o600)
+    _flush_directory(path.parent)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise JournalUnreadable(str(path), str(error)) from error
+    except JournalUnreadable:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write; it sees every commit that is durable and waits for none."""
+    return sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    application_id = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    is_new = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if not is_new and application_id != APPLICATION_ID:
+        raise JournalUnreadable(str(path), "it is another program's database")
+    if not is_new and version != SCHEMA_VERSION:
+        raise JournalUnreadable(str(path), f"it has schema version {version}, this daemon writes {SCHEMA_VERSION}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if is_new:
+        _create(connection)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    triggers = "".join(_APPEND_ONLY.format(table=table) for table in ("command", "outcome", "history", "audit"))
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {_TABLES} {triggers}"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+
+
+def _flush_directory(path: Path) -> None:
+    """Make the names in a directory as durable as the files."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
