@@ -151,7 +151,7 @@ def decide(
 class BettingEProcess:
     """Wealth of a gambler who bets that a seed gains more than `null_gain`; at `1 / level` the claim is proven.
 
-    Exact at every sample count for losses capped at `loss_cap` (4 log(classes) is a good cap). The losses are
+    Exact at every sample count for losses within 0 and `loss_cap` (4 log(classes) is a good cap). The losses are
     capped, never the differences, else a rare disaster would be hidden. Bets by aGRAPA, at most `LARGEST_BET`.
 
     Raises:
@@ -174,8 +174,7 @@ class BettingEProcess:
 
     def update(self, losses_without: Iterable[float], losses_with: Iterable[float]) -> None:
         """Take in the paired losses of one probe batch; an infinite loss counts as the cap."""
-        pairs = list(zip(_paired(losses_without), _paired(losses_with), strict=True))
-        for without, with_seed in pairs:
+        for without, with_seed in _pairs(losses_without, losses_with):
             difference = self._capped(without) - self._capped(with_seed)
             self._bet((difference + self.loss_cap) / (2.0 * self.loss_cap))
 
@@ -258,8 +257,11 @@ def _checked(values: Iterable[float]) -> list[float]:
     return batch
 
 
-def _paired(losses: Iterable[float]) -> list[float]:
-    batch = [float(loss) for loss in losses]
-    if any(map(math.isnan, batch)):
+def _pairs(losses_without: Iterable[float], losses_with: Iterable[float]) -> list[tuple[float, float]]:
+    """All pairs, refused together, so that a bad batch leaves nothing half counted."""
+    without, with_seed = [float(loss) for loss in losses_without], [float(loss) for loss in losses_with]
+    if len(without) != len(with_seed):
+        raise EvidenceError(f"losses must be paired, got {len(without)} without and {len(with_seed)} with the seed")
+    if any(map(math.isnan, without + with_seed)):
         raise EvidenceError("a loss is NaN; a seed that causes one is to be culled, not measured")
-    return batch
+    return list(zip(without, with_seed, strict=True))

@@ -201,7 +201,7 @@ def _convolution_backward_flops(
 ) -> int:
     """The gradients of input and weight, where asked for, each as many products as the forward."""
     batch, _, *pixels = x if transposed else grad_out
-    return 2 * batch * math.prod(pixels) * math.prod(weight) * sum(map(bool, output_mask[:2]))
+    return int(2 * batch * math.prod(pixels) * math.prod(weight) * sum(map(bool, output_mask[:2])))
 
 
 _CORRECTIONS = {
