@@ -24,10 +24,17 @@ class SeedOptimizers(Protocol):
         """Give a new seed an optimizer of its own (the host's class and defaults, its own warm-up)."""
         ...
 
-    def step_seed(self, seed_id: int, loss: torch.Tensor | None) -> float:
+    def step_seed(
+        self, seed_id: int, loss: torch.Tensor | None, alpha: float | None = None
+    ) -> float | torch.Tensor:
         """Backward `loss` if given (its own scaler), clip by the seed's own norm, step, clear the gradients.
 
-        Returns the gradient norm before clipping; a non-finite norm skips the step and is returned as it is.
+        The backward names the seed's parameters as its `inputs`, so that a seed that has got hold of a host parameter
+        cannot write its gradient. Without `loss` the gradients are there already, scaled as the host's backward was.
+        `alpha` is given while the seed blends (adaptive clipping).
+
+        Returns the gradient norm before clipping, as a number or as a 0-dim tensor that nobody has read; a norm that is
+        not finite skips the step and is returned as it is.
         """
         ...
 
