@@ -25,21 +25,18 @@ def row_hash(previous_hash: bytes, number: int, entry: AuditEntry) -> bytes:
     return digest.digest()
 
 
-def verify(rows: Iterable[AuditRow]) -> AuditVerdict:
-    """Check rows in the order of their numbers; the first one is trusted for the number and hash it builds on."""
-    num_rows = 0
-    previous: AuditRow | None = None
+def verify(rows: Iterable[AuditRow], first_number: int = 1) -> AuditVerdict:
+    """Check rows in the order of their numbers.
+
+    Args:
+        rows: the rows, from `first_number` on.
+        first_number: number of the oldest row that must be there; if it is not 1, that row's hash is trusted.
+    """
+    num_rows, number, head_hash = 0, first_number, GENESIS_HASH
     for row in rows:
         num_rows += 1
-        if not _fits(previous, row):
-            return AuditVerdict(False, num_rows, row.row_hash, first_bad_number=row.number)
-        previous = row
-    return AuditVerdict(True, num_rows, GENESIS_HASH if previous is None else previous.row_hash)
-
-
-def _fits(previous: AuditRow | None, row: AuditRow) -> bool:
-    if previous is not None and (row.number, row.previous_hash) != (previous.number + 1, previous.row_hash):
-        return False
-    if previous is None and row.number == 1 and row.previous_hash != GENESIS_HASH:
-        return False
-    return row.row_hash == row_hash(row.previous_hash, row.number, row.entry)
+        fits_before = row.previous_hash == head_hash or (number == first_number != 1)
+        if row.number != number or not fits_before or row.row_hash != row_hash(row.previous_hash, number, row.entry):
+            return AuditVerdict(False, num_rows, row.row_hash, first_bad_number=number)
+        number, head_hash = number + 1, row.row_hash
+    return AuditVerdict(True, num_rows, head_hash)

@@ -6,6 +6,7 @@ lost travels beside the shared bytes of its next frame, never inside them.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class TelemetryHub(Generic[SampleT, FilterT]):
         """Send a frame to each plan whose interval has passed; `now_s` is monotonic time."""
         for group in self._groups.values():
             if now_s >= group.due_s:
-                group.due_s = now_s + group.plan.frame_interval_s
+                group.schedule(now_s)
                 group.emit(self._serialise)
 
     def subscribe(
@@ -208,13 +209,18 @@ class _Group(Generic[SampleT, FilterT]):
     def __init__(self, plan: FramePlan[FilterT], key: Callable[[SampleT], Hashable], max_samples: int) -> None:
         self.plan = plan
         self.members: dict[FrameSubscription, None] = {}
-        self.due_s = 0.0
+        self.due_s = -math.inf
         self._key = key
         self._samples: deque[SampleT] = deque()
         self._newest: dict[Hashable, SampleT] = {}
         self._max_samples = max_samples
         self._num_conflated = 0
         self._num_dropped = 0
+
+    def schedule(self, now_s: float) -> None:
+        # On a grid, so that ticks which come a little late do not add up to fewer frames.
+        on_grid_s = self.due_s + self.plan.frame_interval_s
+        self.due_s = on_grid_s if on_grid_s > now_s else now_s + self.plan.frame_interval_s
 
     def collect(self, samples: Sequence[SampleT]) -> None:
         if self.plan.latest_only:

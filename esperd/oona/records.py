@@ -168,7 +168,7 @@ class AuditVerdict:
     head_hash: bytes
     """Hash of the newest row; compare it with one noted elsewhere to detect a cut-off tail."""
     first_bad_number: int = 0
-    """The first row that does not fit the one before; 0 when the chain is intact."""
+    """The first number whose row is missing or does not fit the one before; 0 when the chain is intact."""
 
 
 class RowKind(enum.Enum):
