@@ -103,11 +103,12 @@ def test_holds_at_the_target() -> None:
 def test_mode_names_the_direction() -> None:
     """Up while rising, hold at the target, down while falling; no way to go is hold from the start."""
     ramp = AlphaRamp(AlphaSchedule(num_steps=2, target=0.8))
-    assert ramp.mode is RampMode.UP
+    modes = [ramp.mode]
     _walk(ramp)
-    assert ramp.mode is RampMode.HOLD
+    modes.append(ramp.mode)
     ramp.retarget(AlphaSchedule(num_steps=2, target=0.2))
-    assert ramp.mode is RampMode.DOWN
+    modes.append(ramp.mode)
+    assert modes == [RampMode.UP, RampMode.HOLD, RampMode.DOWN]
     assert AlphaRamp(AlphaSchedule(target=0.4), start=0.4).mode is RampMode.HOLD
 
 

@@ -10,7 +10,7 @@ from esperd.kasmina.blueprints.registry import standard_registry
 
 REGISTRY = standard_registry()
 FLOAT_BYTES = 4
-SITE_SHAPES = {4: (2, 8, 6, 6), 3: (2, 5, 16), 2: (2, 16)}
+SITE_SHAPES: dict[int, tuple[int, ...]] = {4: (2, 8, 6, 6), 3: (2, 5, 16), 2: (2, 16)}
 CASES = [
     pytest.param(blueprint, SITE_SHAPES[rank], id=blueprint.blueprint_id)
     for blueprint in REGISTRY
@@ -110,7 +110,7 @@ def test_refuses_what_cannot_be_built() -> None:
         estimate_cost(REGISTRY.get("lora"), (1, 16))
 
 
-def _host() -> nn.Module:
+def _host() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
 
 
@@ -187,7 +187,8 @@ def test_autocast_does_not_hide_products() -> None:
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return model(x).float().sum()
+            out: Tensor = model(x).float().sum()
+            return out
 
     host, inputs = _host(), torch.randn(3, 4)
     assert count_step_flops(host, step, inputs) == count_flops(host, inputs)
