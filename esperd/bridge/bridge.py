@@ -89,7 +89,7 @@ class Bridge:
         self._events: deque[Event] = deque()
         self._snapshot = first_snapshot
         self._wakeup = Wakeup()
-        self._cancelled: set[str] = set()
+        self._cancellations: deque[str] = deque()
         self._stop_requested = False
         self.heartbeat_monotonic_s = time.monotonic()
         """When the trainer last showed life; read by the watchdog."""
@@ -116,7 +116,7 @@ class Bridge:
 
     def cancel(self, command_id: str) -> None:
         """See TrainerPort."""
-        self._cancelled.add(command_id)
+        self._cancellations.append(command_id)
         self.box.wake()
 
     def snapshot(self) -> Snapshot:
@@ -181,18 +181,22 @@ class Bridge:
         if snapshot.revision > before:
             self.record(snapshot)
 
-    def is_cancelled(self, command_id: str) -> bool:
-        """Whether a client took the command back; asked once, right before it would take effect."""
-        return command_id in self._cancelled
-
     @property
-    def has_cancellations(self) -> bool:
-        """Whether any cancellation waits to be looked at."""
-        return bool(self._cancelled)
+    def has_mail(self) -> bool:
+        """Whether a safe point has anything to look at: a command, a cancellation, or the wish to stop."""
+        return self.box.has_mail or bool(self._cancellations) or self._stop_requested
+
+    def take_cancellations(self) -> set[str]:
+        """The commands that clients want back, since the last call.
+
+        Called before the box is emptied, so that a command submitted before its cancellation is always seen with it; an
+        id that is in neither the box nor the trainer's hands has had its outcome.
+        """
+        cancellations = self._cancellations
+        return {cancellations.popleft() for _ in itertools.repeat(None, len(cancellations))}
 
     def settle(self, outcome: Outcome) -> None:
         """Send the one final outcome of a command."""
-        self._cancelled.discard(outcome.command_id)
         self.record(outcome)
 
     def beat(self, step_s: float) -> None:
@@ -200,6 +204,10 @@ class Bridge:
         self.heartbeat_monotonic_s = time.monotonic()
         self._training_s += step_s
         self._num_steps += 1
+
+    def show_life(self) -> None:
+        """Tell the watchdog that the trainer is there while it takes no steps (paused, validating)."""
+        self.heartbeat_monotonic_s = time.monotonic()
 
     def close(self, phase: str, deferred: Sequence[Command] = ()) -> None:
         """The trainer leaves: refuse what comes, answer what waits (in the box and `deferred`) with a refusal."""

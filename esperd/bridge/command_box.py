@@ -2,7 +2,8 @@
 
 Two lanes: the normal lane is bounded and refuses at once when full; the emergency lane overtakes it. A place is
 reserved before the journal write and filled after it, so that an accepted command always fits. The deques rely on the
-interpreter's atomic append and popleft; counters are written by one side only.
+interpreter's atomic append and popleft; counters are written by one side only. One lock, which the training thread
+takes only when it closes the box, keeps a command from slipping in between its last look and the closing.
 """
 
 import threading
@@ -21,7 +22,10 @@ class CommandBox:
         self._emergency_lane: deque[Command] = deque()
         self._num_reserved = 0
         self._closed_phase: str | None = None
+        self._closing = threading.Lock()
         self._mail = threading.Event()
+        self.num_deferred = 0
+        """Commands taken out but not yet due; written by the training side, counted against the capacity."""
 
     # Event loop side
 
@@ -31,7 +35,7 @@ class CommandBox:
         Raises EsperdError COMMAND_BOX_FULL when there is no room, TRAINER_NOT_RUNNING when nobody empties the box.
         """
         self._check_open()
-        if self._num_reserved + len(self._lane) + num_places > self.capacity:
+        if self._num_reserved + len(self._lane) + self.num_deferred + num_places > self.capacity:
             raise EsperdError("COMMAND_BOX_FULL", capacity=self.capacity)
         self._num_reserved += num_places
 
@@ -42,15 +46,11 @@ class CommandBox:
     def put(self, command: Command) -> None:
         """Fill one reserved place. Raises EsperdError TRAINER_NOT_RUNNING if the box closed meanwhile."""
         self._num_reserved -= 1
-        self._check_open()
-        self._lane.append(command)
-        self._mail.set()
+        self._append(self._lane, command)
 
     def put_urgent(self, command: Command) -> None:
         """Put a command on the emergency lane; it needs no place and overtakes every other."""
-        self._check_open()
-        self._emergency_lane.append(command)
-        self._mail.set()
+        self._append(self._emergency_lane, command)
 
     # Training side
 
@@ -78,8 +78,15 @@ class CommandBox:
 
     def close(self, phase: str) -> list[Command]:
         """Refuse commands from now on and return those that were still waiting, for their final outcome."""
-        self._closed_phase = phase
+        with self._closing:
+            self._closed_phase = phase
         return self.take()
+
+    def _append(self, lane: deque[Command], command: Command) -> None:
+        with self._closing:
+            self._check_open()
+            lane.append(command)
+        self._mail.set()
 
     def _check_open(self) -> None:
         if self._closed_phase is not None:

@@ -2,10 +2,11 @@
 
 `call_soon_threadsafe` costs a microsecond or two and a system call; a thousand events need one of it, not a thousand.
 The flag is cleared by the loop before it looks, so an item added after the look always finds the flag clear (the same
-order as trio's entry queue).
+order as trio's entry queue). Both threads may ring, so a lock keeps them from both finding the flag clear.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 
@@ -16,13 +17,15 @@ class Wakeup:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answer: Callable[[], None] | None = None
         self._is_ringing = False
+        self._lock = threading.Lock()
         self.num_rings = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> None:
         """Loop side: call `answer` on `loop` whenever the bell rings; whatever came before is answered at once."""
-        self._loop = loop
-        self._answer = answer
-        self._is_ringing = True
+        with self._lock:
+            self._loop = loop
+            self._answer = answer
+            self._is_ringing = True
         loop.call_soon(self._wake)
 
     def detach(self) -> None:
@@ -31,17 +34,20 @@ class Wakeup:
 
     def ring(self) -> None:
         """Any thread: make the loop look, unless it is already on its way."""
-        loop = self._loop
-        if self._is_ringing or loop is None:
-            return
-        self._is_ringing = True
-        try:
-            loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            # The loop closed between the two lines: nobody is left to look.
-            self._loop = None
-            return
-        self.num_rings += 1
+        if self._is_ringing:
+            return  # the common case takes no lock
+        with self._lock:
+            loop, was_ringing = self._loop, self._is_ringing
+            if was_ringing or loop is None:
+                return
+            self._is_ringing = True
+            try:
+                loop.call_soon_threadsafe(self._wake)
+            except RuntimeError:
+                # The loop closed without a detach: nobody is left to look.
+                self._loop, self._is_ringing = None, False
+                return
+            self.num_rings += 1
 
     def _wake(self) -> None:
         self._is_ringing = False

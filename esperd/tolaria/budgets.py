@@ -1,0 +1,119 @@
+"""What a step may take and what a loss may be, relative to the run's own past.
+
+Training thread only; called at every step, so it computes little and allocates nothing until a window is full.
+"""
+
+import math
+from collections import deque
+from statistics import median
+
+from esperd.config.settings import BudgetSettings
+from esperd.tolaria.emergency import LossAnomaly, WindowMeasured
+
+BASELINE_WINDOWS = 8
+"""Quiet windows over which the baseline is the median."""
+
+SIGMAS = 6.0
+MEAN_RATIO = 3.0
+"""A loss is anomalous beyond mean + SIGMAS * sigma and beyond MEAN_RATIO * mean of the window (design 02)."""
+
+
+class StepWindow:
+    """Step times, window by window: their median against the baseline of the run's own quiet windows.
+
+    A window is quiet when no seed was live in it and it kept its budget.
+    """
+
+    def __init__(self, budgets: BudgetSettings) -> None:
+        self._budgets = budgets
+        self._times_s: list[float] = []
+        self._was_quiet = True
+        self._quiet_medians_s: deque[float] = deque(maxlen=BASELINE_WINDOWS)
+        self.baseline_s = 0.0
+        """Median step time of quiet windows; 0 before the first."""
+
+    def note(self, step_s: float, *, is_quiet: bool) -> bool:
+        """Count one step; True when the window is full and `close` is due."""
+        self._times_s.append(step_s)
+        if not is_quiet:
+            self._was_quiet = False
+        return len(self._times_s) >= self._budgets.window_steps
+
+    def close(self, *, is_loss_sound: bool) -> WindowMeasured:
+        """Judge the window and begin the next."""
+        median_s, longest_s = median(self._times_s), max(self._times_s)
+        self._times_s.clear()
+        was_quiet, self._was_quiet = self._was_quiet, True
+        is_slow, detail = self._judge(median_s, longest_s)
+        if was_quiet and not is_slow:
+            self._quiet_medians_s.append(median_s)
+            self.baseline_s = median(self._quiet_medians_s)
+        return WindowMeasured(is_slow, is_loss_sound, detail)
+
+    def _judge(self, median_s: float, longest_s: float) -> tuple[bool, str]:
+        cap_s = self._budgets.step_cap_s
+        if cap_s > 0 and longest_s > cap_s:
+            return True, f"a step took {longest_s:.3f} s, the cap is {cap_s:.3f} s"
+        if self.baseline_s > 0 and median_s > self._budgets.slow_ratio * self.baseline_s:
+            return True, f"steps take {median_s * 1e3:.2f} ms, the run's own baseline is {self.baseline_s * 1e3:.2f} ms"
+        return False, ""
+
+
+class LossWindow:
+    """The last losses, with their mean and spread kept up to date; tells an anomalous loss from an ordinary one."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._losses: deque[float] = deque()
+        self._sum = 0.0
+        self._sum_squares = 0.0
+        self._in_row = 0
+        self._non_finite_in_row = 0
+        self._num_since_resummed = 0
+        self.num_non_finite = 0
+        """Non-finite losses in the whole run: so many optimizer steps were skipped."""
+
+    def see(self, loss: float) -> LossAnomaly | None:
+        """Count one loss; the anomaly if it is one. Anomalous losses do not enter the window."""
+        if not math.isfinite(loss):
+            self._in_row += 1
+            self._non_finite_in_row += 1
+            self.num_non_finite += 1
+            return LossAnomaly(self._in_row, self._non_finite_in_row, f"the loss is {loss}")
+        self._non_finite_in_row = 0
+        if len(self._losses) == self._size and self._is_out_of_line(loss):
+            self._in_row += 1
+            mean = self._sum / self._size
+            if self._in_row >= self._size:
+                self._restart()  # a level held that long is the new normal
+            return LossAnomaly(self._in_row, 0, f"the loss is {loss:.4g}, the mean of the last {self._size} {mean:.4g}")
+        self._in_row = 0
+        self._add(loss)
+        return None
+
+    def _is_out_of_line(self, loss: float) -> bool:
+        mean = self._sum / self._size
+        if loss <= MEAN_RATIO * mean:
+            return False
+        variance = max(0.0, self._sum_squares / self._size - mean * mean)
+        return loss > mean + SIGMAS * math.sqrt(variance)
+
+    def _restart(self) -> None:
+        self._losses.clear()
+        self._sum = self._sum_squares = 0.0
+
+    def _add(self, loss: float) -> None:
+        losses = self._losses
+        losses.append(loss)
+        self._sum += loss
+        self._sum_squares += loss * loss
+        if len(losses) <= self._size:
+            return
+        oldest = losses.popleft()
+        self._sum -= oldest
+        self._sum_squares -= oldest * oldest
+        self._num_since_resummed += 1
+        if self._num_since_resummed >= 1000:  # the running sums drift by rounding
+            self._num_since_resummed = 0
+            self._sum = math.fsum(losses)
+            self._sum_squares = math.fsum(x * x for x in losses)
