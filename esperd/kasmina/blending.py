@@ -3,7 +3,8 @@
 Runs on the training thread, device-agnostic. Knows no seed, stage or schedule. In every function `h` is the host's
 activation, `d` the seed's delta of the same shape, and `alpha` a 0-dim tensor buffer (a tensor, so that a new value
 never recompiles anything). The result has the shape and dtype of `h`. `detach_host` cuts the host's own gradient
-too (`isolation = "strict"`); otherwise an additive blend hands the host exactly the gradient it would get alone.
+too (`isolation = "strict"`); otherwise an additive blend (all but MULTIPLY) hands the host exactly the gradient it
+would get alone, bit for bit except in CONVEX, whose two shares `(1 - alpha) g + alpha g` round.
 
 At alpha = 0 and finite `d` every mode returns a tensor equal to `h`. MULTIPLY is then also equal bit for bit (the
 additive ones turn -0.0 into 0.0), and BERNOULLI in training is, whatever `d` holds, NaN included. A delta that is

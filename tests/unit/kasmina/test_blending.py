@@ -39,7 +39,7 @@ def _pure(shape: tuple[int, ...], *, detach_host: bool = False, dtype: torch.dty
 
 
 NAMES = list(_pure((3, 4)))
-ADDITIVE = [name for name in NAMES if name != "multiply"]
+EXACT = [name for name in NAMES if name not in ("multiply", "convex")]
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -132,14 +132,26 @@ def test_gradients_reach_host_and_delta(name: str, shape: tuple[int, ...]) -> No
         assert torch.autograd.gradcheck(lambda x, delta: blend(x, delta, alpha), (h, d))
 
 
-@pytest.mark.parametrize("name", ADDITIVE)
-def test_the_hosts_own_gradient_is_unchanged(name: str) -> None:
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("alpha", [0.1, 0.37, 0.9, 1.0])
+def test_the_hosts_own_gradient_is_unchanged(name: str, alpha: float) -> None:
     """An additive mode hands the host exactly the gradient that it was given, bit for bit."""
-    torch.manual_seed(3)
-    h, d, g = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4), torch.randn(3, 4)
-    out = _pure((3, 4))[name](h, d, torch.tensor(0.37))
-    (grad,) = torch.autograd.grad(out, h, g)
+    grad, g = _host_gradient(name, alpha)
     assert torch.equal(grad, g)
+
+
+def test_the_hosts_own_gradient_is_unchanged_by_convex_but_for_rounding() -> None:
+    """CONVEX adds up (1 - alpha) g and alpha g, which may round."""
+    torch.testing.assert_close(*_host_gradient("convex", 0.37))
+
+
+def _host_gradient(name: str, alpha: float) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(3)
+    shape = (3, 64, 8, 8)
+    h, d, g = torch.randn(shape, requires_grad=True), torch.randn(shape), torch.randn(shape)
+    out = _pure(shape)[name](h, d, torch.tensor(alpha))
+    (grad,) = torch.autograd.grad(out, h, g)
+    return grad, g
 
 
 @pytest.mark.parametrize("name", NAMES)
