@@ -3,6 +3,7 @@
 Runs on the journal's writer thread only. Knows SQL, but neither asyncio nor who asked.
 """
 
+import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from esperd.oona.audit_chain import GENESIS_HASH, row_hash
 from esperd.oona.codec import to_json
 from esperd.oona.failures import DuplicateRecord, JournalUnavailable, RequestIdReused
 from esperd.oona.journal import lost_in_restart
-from esperd.oona.reading import command_of_request, get_command, open_commands
+from esperd.oona.reading import command_of_request, open_commands
 from esperd.oona.records import (
     ROW_KINDS,
     Acceptance,
@@ -24,14 +25,15 @@ from esperd.oona.records import (
     Settlement,
     SettleStatus,
     as_accepted,
+    as_settled,
     seed_of,
     unique_name,
 )
 
-_INSERT_COMMAND = "INSERT INTO command VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_HISTORY = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
-_INSERT_AUDIT = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NUM_COLUMNS = {"command": 12, "outcome": 9, "history": 5, "audit": 12}
+"""The tables in the order in which a group fills them: an outcome after its command."""
+_ROWS_PER_STATEMENT = (256, 64, 16, 4, 1)
+"""Each statement costs the interpreter lock once, so a group goes in as few of them as these sizes allow."""
 _LAST_REVISION = """SELECT max(coalesce((SELECT max(revision) FROM command), 0),
     coalesce((SELECT max(revision) FROM outcome), 0), coalesce((SELECT max(revision) FROM history), 0),
     coalesce((SELECT max(revision) FROM audit), 0))"""
@@ -51,6 +53,8 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        # Rows collected for the running group, by table; None while writes are made apart.
+        self._rows: dict[str, list[tuple[object, ...]]] | None = None
         self.head = self._read_head()
         self._opened_revision = self.head.revision
         self.durable_revision = self.head.revision
@@ -69,9 +73,9 @@ class Ledger:
         """
         before = self.head
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            answers = [self._attempt(write) for write in writes]
-            self._db.execute("COMMIT")
+            answers = self._commit_together(writes)
+            if answers is None:
+                answers = self._commit_apart(writes)
         except sqlite3.Error as error:
             self._roll_back()
             self.head = before
@@ -82,8 +86,11 @@ class Ledger:
     def recover(self, unix_s: float) -> tuple[CommandRecord, ...]:
         """Fail every command that was accepted before this opening and has no outcome."""
         lost = open_commands(self._db, self._opened_revision)
-        self.settle([lost_in_restart(command_id) for command_id in lost], unix_s)
-        return tuple(record for command_id in lost if (record := get_command(self._db, command_id)) is not None)
+        settled = self.settle([lost_in_restart(record.command_id) for record in lost], unix_s)
+        return tuple(
+            as_settled(record, settlement.outcome, unix_s, settlement.journal_revision)
+            for record, settlement in zip(lost, settled, strict=True)
+        )
 
     def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
         """Write commands; a known request id with the same payload is a duplicate, with another one refused."""
@@ -106,24 +113,61 @@ class Ledger:
         """Close the connection; SQLite then folds its write-ahead log into the file."""
         self._db.close()
 
+    def _commit_together(self, writes: "Sequence[Write]") -> list[object] | None:
+        """Write the rows of the whole group table by table; None, and nothing written, if one of them is refused."""
+        before, self._rows = self.head, {table: [] for table in _NUM_COLUMNS}
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            answers = [write(self) for write in writes]
+            self._insert_collected(self._rows)
+        except Exception as error:
+            if _is_the_disks(error):
+                raise
+            # Whose fault it is comes out when each write is made apart.
+            self._db.execute("ROLLBACK")
+            self.head = before
+            return None
+        finally:
+            self._rows = None
+        self._db.execute("COMMIT")
+        return answers
+
+    def _commit_apart(self, writes: "Sequence[Write]") -> list[object]:
+        """Write row by row, so that a refused write is undone alone."""
+        self._db.execute("BEGIN IMMEDIATE")
+        answers = [self._attempt(write) for write in writes]
+        self._db.execute("COMMIT")
+        return answers
+
     def _attempt(self, write: "Write") -> object:
         before = self.head
         self._db.execute("SAVEPOINT attempt")
         try:
             answer = write(self)
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError) as error:
-            answer = self._undo(before, error)
-        except sqlite3.Error:
-            raise  # the disk, not this write: the whole group fails
-        except Exception as error:  # noqa: BLE001 - handed to the one who made the write; the others keep their rows
-            answer = self._undo(before, error)
+        except Exception as error:
+            if _is_the_disks(error):
+                raise
+            # Handed to the one who made the write; the others of the group keep their rows.
+            self._db.execute("ROLLBACK TO attempt")
+            self.head = before
+            answer = error
         self._db.execute("RELEASE attempt")
         return answer
 
-    def _undo(self, before: Head, error: Exception) -> Exception:
-        self._db.execute("ROLLBACK TO attempt")
-        self.head = before
-        return error
+    def _insert(self, table: str, row: tuple[object, ...]) -> None:
+        if self._rows is not None:
+            self._rows[table].append(row)
+        else:
+            self._db.execute(_insert_statement(table, 1), row)
+
+    def _insert_collected(self, collected: dict[str, list[tuple[object, ...]]]) -> None:
+        for table, rows in collected.items():
+            start = 0
+            for num_rows in _ROWS_PER_STATEMENT:
+                while len(rows) - start >= num_rows:
+                    values = [value for row in rows[start : start + num_rows] for value in row]
+                    self._db.execute(_insert_statement(table, num_rows), values)
+                    start += num_rows
 
     def _roll_back(self) -> None:
         # SQLite has rolled back by itself after some errors. If this fails too, the next BEGIN says so.
@@ -149,7 +193,7 @@ class Ledger:
         rest = (record.payload, record.payload_sha256, record.accepted_unix_s, record.reason, record.seed_id)
         before = self.head
         try:
-            self._db.execute(_INSERT_COMMAND, (self._next_revision(), *row, *rest))
+            self._insert("command", (self._next_revision(), *row, *rest))
         except sqlite3.IntegrityError as error:
             self.head = before
             return Acceptance(AcceptStatus.DUPLICATE, self._first_of(record, error))
@@ -171,7 +215,7 @@ class Ledger:
         numbers = (int(outcome.state), outcome.global_step, outcome.revision, outcome.seed_id)
         before = self.head
         try:
-            self._db.execute(_INSERT_OUTCOME, (self._next_revision(), outcome.command_id, *numbers, *words, unix_s))
+            self._insert("outcome", (self._next_revision(), outcome.command_id, *numbers, *words, unix_s))
         except sqlite3.IntegrityError as error:
             self.head = before
             return Settlement(_settle_refusal(error), outcome)
@@ -181,7 +225,7 @@ class Ledger:
         kind, name = ROW_KINDS[type(record)], unique_name(record)
         row = (self._next_revision(), kind.value, name, seed_of(record), to_json(record))
         try:
-            self._db.execute(_INSERT_HISTORY, row)
+            self._insert("history", row)
         except sqlite3.IntegrityError as error:
             raise DuplicateRecord(kind.value, name or "") from error
 
@@ -190,7 +234,7 @@ class Ledger:
         digest = row_hash(previous, number, entry)
         words = (entry.principal, entry.key_id, entry.peer, entry.method, entry.payload_sha256)
         rest = (entry.decision, entry.detail, entry.unix_s, previous, digest)
-        self._db.execute(_INSERT_AUDIT, (revision, number, *words, *rest))
+        self._insert("audit", (revision, number, *words, *rest))
         self.head = Head(revision, number, digest)
 
     def _read_head(self) -> Head:
@@ -200,6 +244,18 @@ class Ledger:
 
 
 Write = Callable[[Ledger], object]
+
+
+@functools.cache
+def _insert_statement(table: str, num_rows: int) -> str:
+    row = f"({', '.join('?' * _NUM_COLUMNS[table])})"
+    return f"INSERT INTO {table} VALUES {', '.join([row] * num_rows)}"
+
+
+def _is_the_disks(error: Exception) -> bool:
+    """Whether an error is about the disk, which fails the whole group, and not about the row that was written."""
+    about_a_row = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+    return isinstance(error, sqlite3.Error) and not isinstance(error, about_a_row)
 
 
 def _settle_refusal(error: sqlite3.IntegrityError) -> SettleStatus:

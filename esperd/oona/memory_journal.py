@@ -49,6 +49,7 @@ class MemoryJournal:
         self._revision = 0
         self._commands: dict[str, tuple[int, CommandRecord]] = {}
         self._requests: dict[str, str] = {}
+        self._settled: deque[str] = deque()
         self._history: deque[HistoryRow] = deque()
         self._names: set[tuple[RowKind, str]] = set()
         self._audit: deque[AuditRow] = deque(maxlen=max_rows)
@@ -184,11 +185,8 @@ class MemoryJournal:
                 self._drop_command(answer.record)
 
     def _forget_commands(self) -> None:
-        num_extra = len(self._commands) - self._max_rows
-        if num_extra > 0:
-            settled = (record for _, record in self._commands.values() if record.state.is_final)
-            for record in list(islice(settled, num_extra)):
-                self._drop_command(record)
+        while len(self._commands) > self._max_rows and self._settled:
+            self._drop_command(self._commands[self._settled.popleft()][1])
 
     def _drop_command(self, record: CommandRecord) -> None:
         del self._commands[record.command_id]
@@ -202,6 +200,7 @@ class MemoryJournal:
             return Settlement(SettleStatus.ALREADY_SETTLED, outcome)
         revision = self._next_revision()
         self._commands[outcome.command_id] = (accept_revision, as_settled(record, outcome, unix_s, revision))
+        self._settled.append(outcome.command_id)
         return Settlement(SettleStatus.RECORDED, outcome, revision)
 
     def _append_audit(self, entry: AuditEntry) -> None:

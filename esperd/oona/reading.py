@@ -52,11 +52,11 @@ def find_requests(db: sqlite3.Connection, request_ids: Sequence[str]) -> dict[st
     return found
 
 
-def open_commands(db: sqlite3.Connection, up_to_revision: int) -> list[str]:
-    """Ids of the commands accepted up to a journal revision that have no outcome, in order."""
-    query = """SELECT command_id FROM command WHERE revision <= ?
-        AND NOT EXISTS (SELECT 1 FROM outcome WHERE outcome.command_id = command.command_id) ORDER BY revision"""
-    return [command_id for (command_id,) in db.execute(query, (up_to_revision,))]
+def open_commands(db: sqlite3.Connection, up_to_revision: int) -> list[CommandRecord]:
+    """The commands accepted up to a journal revision that have no outcome, in order."""
+    query = f"""SELECT {_COMMAND_COLUMNS} FROM command_now WHERE accept_revision <= ? AND state = ?
+        ORDER BY accept_revision"""
+    return [_command(row) for row in db.execute(query, (up_to_revision, int(CommandState.ACCEPTED)))]
 
 
 def request_ids(db: sqlite3.Connection, max_ids: int) -> list[str]:

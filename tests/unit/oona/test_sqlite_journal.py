@@ -17,7 +17,7 @@ import pytest
 
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.failures import DuplicateRecord, JournalLocked, JournalUnavailable, JournalUnreadable
-from esperd.oona.records import AcceptStatus, CommandQuery, HistoryQuery
+from esperd.oona.records import AcceptStatus, CommandQuery, HistoryQuery, SettleStatus
 from esperd.oona.sqlite_journal import SqliteJournal
 from tests.unit.oona.samples import NOW_S, applied, audit, command, field_report, notice, transition
 
@@ -232,6 +232,27 @@ async def test_a_refused_write_does_not_cost_its_group_anything(tmp_path: Path) 
     assert [type(answer) for answer in answers] == [int, DuplicateRecord, OverflowError, int, int]
     assert [answers[0], answers[3], answers[4]] == [1, 3, 4]
     assert (await journal.verify_audit()).num_rows == 2
+    await journal.close()
+
+
+async def test_a_large_group_of_every_kind_is_answered_in_order(tmp_path: Path) -> None:
+    """Commands, their outcomes and other rows in one commit: each has its place in the order they were asked for."""
+    journal = await SqliteJournal.open(tmp_path / "journal")
+    names = [str(number) for number in range(345)]
+    accepted, settled, noticed, audited = await asyncio.gather(
+        journal.accept([command(name) for name in names]),
+        journal.settle([applied(name) for name in names], NOW_S),
+        journal.append(*(notice() for _ in range(7))),
+        journal.append(*(audit() for _ in range(3))),
+    )
+    assert [answer.record.journal_revision for answer in accepted] == list(range(1, 346))
+    assert [answer.journal_revision for answer in settled] == list(range(346, 691))
+    assert (noticed, audited, journal.revision) == (697, 700, 700)
+    assert {answer.status for answer in settled} == {SettleStatus.RECORDED}
+    last = await journal.get_command("command-344")
+    assert last is not None
+    assert (last.state, last.journal_revision) == (CommandState.APPLIED, 690)
+    assert (await journal.verify_audit()).num_rows == 3
     await journal.close()
 
 
