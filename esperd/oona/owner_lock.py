@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from esperd.oona.failures import JournalLocked
+from esperd.oona.failures import JournalLocked, JournalUnreadable
 
 
 class OwnerLock:
@@ -18,9 +18,13 @@ class OwnerLock:
 
         Raises:
             JournalLocked: another daemon, or another part of this one, holds it.
+            JournalUnreadable: the file of the lock cannot be made.
         """
         path = journal_path.with_name(journal_path.name + ".lock")
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalUnreadable(str(journal_path), str(error)) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

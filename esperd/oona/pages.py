@@ -5,6 +5,7 @@ Pure functions. A token is the name of its list and a journal revision, in URL-s
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -37,8 +38,8 @@ def decode_token(list_name: str, token: str) -> int | None:
         name, _, revision = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition(":")
     except (binascii.Error, ValueError):
         raise PageTokenInvalid from None
-    # The length keeps the number within SQLite's 64 bits.
-    if name != list_name or not (revision.isascii() and revision.isdigit()) or len(revision) > 18:
+    # Eighteen digits keep the number within SQLite's 64 bits.
+    if name != list_name or re.fullmatch("0|[1-9][0-9]{0,17}", revision) is None:
         raise PageTokenInvalid
     return int(revision)
 

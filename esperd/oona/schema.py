@@ -89,17 +89,16 @@ def open_writer(path: Path) -> sqlite3.Connection:
     Raises:
         JournalUnreadable: the file is not a journal that this daemon can carry on.
     """
-    path.touch(mode=0o600)
-    _flush_directory(path.parent)
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection: sqlite3.Connection | None = None
     try:
+        path.touch(mode=0o600)
+        _flush_directory(path.parent)
+        connection = sqlite3.connect(path, isolation_level=None)
         _prepare(connection, path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise JournalUnreadable(str(path), str(error)) from error
-    except JournalUnreadable:
-        connection.close()
-        raise
+    except (OSError, sqlite3.DatabaseError, JournalUnreadable) as error:
+        if connection is not None:
+            connection.close()
+        raise error if isinstance(error, JournalUnreadable) else JournalUnreadable(str(path), str(error)) from error
     return connection
 
 

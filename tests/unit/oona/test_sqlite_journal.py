@@ -320,6 +320,14 @@ async def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Pat
         assert path.read_bytes() == before
 
 
+async def test_a_place_that_cannot_hold_a_journal_is_an_error_of_the_catalogue(tmp_path: Path) -> None:
+    """A missing directory, or a directory in the file's place: refused by name, with the path."""
+    (tmp_path / "taken").mkdir()
+    for path in (tmp_path / "missing" / "journal", tmp_path / "taken"):
+        with pytest.raises(JournalUnreadable, match=f"E-SRV-015.*{path}"):
+            await SqliteJournal.open(path)
+
+
 async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     """Payloads are nobody else's business: the files have mode 0600."""
     path = tmp_path / "journal"
