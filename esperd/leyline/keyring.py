@@ -1,0 +1,276 @@
+"""The key ring: which keys the daemon accepts, for whom, for what, and from when to when.
+
+Any thread. A ring is an immutable value made from a TOML file of mode 0600; a reload makes a new ring and swaps it in
+whole. Time is passed in. Knows nothing of requests. Design 01, Signed requests.
+"""
+
+import datetime
+import enum
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.private_files import PrivateFileRefused, one_writer, read_private_text, write_private_text
+from esperd.leyline.secret import Secret
+from esperd.leyline.vocabulary import Permission
+
+MIN_SECRET_BYTES = 32
+MAX_SECRET_BYTES = 64
+"""The block of SHA-256: HMAC hashes a longer secret first, which would tell it from the dummy key by its time."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_FIELDS = {"id", "principal", "permissions", "secret", "not_before", "not_after", "state"}
+_PERMISSIONS = {item.name.lower(): item for item in Permission if item is not Permission.UNSPECIFIED}
+
+
+class KeyState(enum.StrEnum):
+    """Where a key is in its life; only ACTIVE and RETIRING keys are accepted."""
+
+    PREPARED = "prepared"
+    """Before its not_before."""
+    ACTIVE = "active"
+    RETIRING = "retiring"
+    """Accepted until its not_after; its use is worth a warning."""
+    EXPIRED = "expired"
+    """At or after its not_after."""
+    REVOKED = "revoked"
+
+
+_DECLARABLE = (KeyState.ACTIVE, KeyState.RETIRING, KeyState.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of one principal."""
+
+    key_id: str
+    principal: str
+    permissions: frozenset[Permission]
+    secret: Secret
+    not_before_unix_s: float | None = None
+    not_after_unix_s: float | None = None
+    declared: KeyState = KeyState.ACTIVE
+    """ACTIVE, RETIRING or REVOKED, as the file says; the rest follows from the time."""
+
+    def state(self, now_unix_s: float) -> KeyState:
+        """The state at a time."""
+        if self.declared is KeyState.REVOKED:
+            return KeyState.REVOKED
+        if self.not_before_unix_s is not None and now_unix_s < self.not_before_unix_s:
+            return KeyState.PREPARED
+        if self.not_after_unix_s is not None and now_unix_s >= self.not_after_unix_s:
+            return KeyState.EXPIRED
+        return self.declared
+
+
+class KeyRing:
+    """An immutable set of keys by id."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys: dict[str, Key] = {key.key_id: key for key in keys}
+
+    @classmethod
+    def load(cls, path: Path) -> "KeyRing":
+        """Read the file. Raises EsperdError KEYRING_INVALID, naming line or field."""
+        try:
+            text = read_private_text(path)
+        except PrivateFileRefused as refused:
+            raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
+        return cls.from_text(text, path=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, path: str = "(text)") -> "KeyRing":
+        """Make a ring from TOML. Raises EsperdError KEYRING_INVALID, naming line or field; never shows a secret."""
+        try:
+            return cls(_read_keys(text))
+        except _Invalid as invalid:
+            raise EsperdError("KEYRING_INVALID", path=path, detail=invalid) from None
+
+    def find(self, key_id: str) -> Key | None:
+        """The key of this id, whatever its state."""
+        return self._keys.get(key_id)
+
+    def keys(self) -> tuple[Key, ...]:
+        """Every key, in the order of the file."""
+        return tuple(self._keys.values())
+
+
+def new_key(
+    principal: str,
+    permissions: Iterable[Permission],
+    now_unix_s: float,
+    *,
+    key_id: str = "",
+    lifetime_s: float | None = None,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> Key:
+    """Make a key that is valid from now on; without an id it is called `<principal>-<8 hex digits>`.
+
+    Raises EsperdError KEYRING_INVALID for a name or permission that a key ring would refuse.
+    """
+    key = Key(
+        key_id=key_id or f"{principal}-{random_bytes(4).hex()}",
+        principal=principal,
+        permissions=frozenset(permissions),
+        secret=Secret(random_bytes(MIN_SECRET_BYTES)),
+        not_before_unix_s=float(int(now_unix_s)),
+        not_after_unix_s=None if lifetime_s is None else float(int(now_unix_s + lifetime_s)),
+    )
+    KeyRing.from_text(key_text(key), path="(new key)")
+    return key
+
+
+def append_key(path: Path, key: Key) -> None:
+    """Add a key to a key ring file, or begin one: atomic, durable, mode 0600; what stands there is kept as it is.
+
+    Raises EsperdError KEYRING_INVALID when the file is not a valid ring, or already has a key of this id.
+    """
+    try:
+        with one_writer(path.parent):
+            text = read_private_text(path) if path.exists() else ""
+            separator = "\n" if text and not text.endswith("\n\n") else ""
+            grown = f"{text}{separator}{key_text(key)}"
+            KeyRing.from_text(grown, path=str(path))
+            write_private_text(path, grown)
+    except PrivateFileRefused as refused:
+        raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
+
+
+def write_client_file(path: Path, key: Key, address: str = "") -> None:
+    """Write what a client needs to sign with this key. Raises EsperdError KEY_FILE_INVALID or FILE_EXISTS."""
+    if path.exists():
+        raise EsperdError("FILE_EXISTS", path=path)
+    if any(character in address for character in '"\\\n'):
+        raise EsperdError("KEY_FILE_INVALID", path=path, detail="the address has a quote, a backslash or a line break")
+    lines = [f'key_id = "{key.key_id}"', f'principal = "{key.principal}"', f'secret = "{key.secret.reveal().hex()}"']
+    if address:
+        lines.append(f'address = "{address}"')
+    try:
+        write_private_text(path, "\n".join(lines) + "\n")
+    except PrivateFileRefused as refused:
+        raise EsperdError("KEY_FILE_INVALID", path=path, detail=refused) from refused
+
+
+def key_text(key: Key) -> str:
+    """One `[[keys]]` block of the file, its secret included."""
+    names = ", ".join(f'"{permission.name.lower()}"' for permission in sorted(key.permissions))
+    lines = [
+        "[[keys]]",
+        f'id = "{key.key_id}"',
+        f'principal = "{key.principal}"',
+        f"permissions = [{names}]",
+        f'secret = "{key.secret.reveal().hex()}"',
+    ]
+    if key.not_before_unix_s is not None:
+        lines.append(f"not_before = {_time_text(key.not_before_unix_s)}")
+    if key.not_after_unix_s is not None:
+        lines.append(f"not_after = {_time_text(key.not_after_unix_s)}")
+    if key.declared is not KeyState.ACTIVE:
+        lines.append(f'state = "{key.declared}"')
+    return "\n".join(lines) + "\n"
+
+
+class _Invalid(Exception):
+    """What is wrong with a key ring, in plain words."""
+
+
+def _read_keys(text: str) -> list[Key]:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _Invalid(f"it is not TOML: {error}") from None
+    unknown = sorted(set(content) - {"keys"})
+    if unknown:
+        raise _Invalid(f"field {unknown[0]} is unknown; a key ring has [[keys]] only")
+    tables = content.get("keys", [])
+    if not isinstance(tables, list) or not tables:
+        raise _Invalid("it has no [[keys]]")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip().startswith("[[keys]]")]
+    keys: dict[str, Key] = {}
+    for index, table in enumerate(tables):
+        where = f"key {index + 1} (line {lines[index]})" if len(lines) == len(tables) else f"key {index + 1}"
+        key = _read_key(table, where)
+        if key.key_id in keys:
+            raise _Invalid(f"{where}, field id: {key.key_id} is there twice")
+        keys[key.key_id] = key
+    return list(keys.values())
+
+
+def _read_key(table: object, where: str) -> Key:
+    if not isinstance(table, dict):
+        raise _Invalid(f"{where}: it is not a table")
+    unknown = sorted(set(table) - _FIELDS)
+    if unknown:
+        raise _Invalid(f"{where}, field {unknown[0]}: no such field")
+    not_before = _time(table, "not_before", where)
+    not_after = _time(table, "not_after", where)
+    if not_before is not None and not_after is not None and not_after <= not_before:
+        raise _Invalid(f"{where}, field not_after: it is not after not_before")
+    return Key(
+        key_id=_name(table, "id", where),
+        principal=_name(table, "principal", where),
+        permissions=_permissions(table, where),
+        secret=_secret(table, where),
+        not_before_unix_s=not_before,
+        not_after_unix_s=not_after,
+        declared=_declared(table, where),
+    )
+
+
+def _name(table: Mapping[str, Any], field: str, where: str) -> str:
+    value = table.get(field)
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise _Invalid(f"{where}, field {field}: 1 to 64 letters, digits or . _ @ - are needed")
+    return value
+
+
+def _permissions(table: Mapping[str, Any], where: str) -> frozenset[Permission]:
+    names = table.get("permissions")
+    if not isinstance(names, list) or not names:
+        raise _Invalid(f"{where}, field permissions: a list of {', '.join(_PERMISSIONS)} is needed")
+    for name in names:
+        if name not in _PERMISSIONS:
+            raise _Invalid(f"{where}, field permissions: {name!r} is none of {', '.join(_PERMISSIONS)}")
+    return frozenset(_PERMISSIONS[name] for name in names)
+
+
+def _secret(table: Mapping[str, Any], where: str) -> Secret:
+    value = table.get("secret")
+    try:
+        secret = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        # The value itself is never shown: a mistyped secret is still a secret.
+        raise _Invalid(f"{where}, field secret: it is not hexadecimal") from None
+    if not MIN_SECRET_BYTES <= len(secret) <= MAX_SECRET_BYTES:
+        raise _Invalid(
+            f"{where}, field secret: {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes in hexadecimal are needed, "
+            f"it has {len(secret)}"
+        )
+    if len(set(secret)) < MIN_SECRET_BYTES // 4:
+        raise _Invalid(f"{where}, field secret: it is not random")
+    return Secret(secret)
+
+
+def _time(table: Mapping[str, Any], field: str, where: str) -> float | None:
+    value = table.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, datetime.datetime) or value.tzinfo is None:
+        raise _Invalid(f"{where}, field {field}: a time with its zone is needed, like 2026-11-20T00:00:00Z")
+    return value.timestamp()
+
+
+def _declared(table: Mapping[str, Any], where: str) -> KeyState:
+    value = table.get("state", KeyState.ACTIVE.value)
+    if value not in [state.value for state in _DECLARABLE]:
+        raise _Invalid(f"{where}, field state: active, retiring or revoked is needed")
+    return KeyState(value)
+
+
+def _time_text(unix_s: float) -> str:
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,95 @@
+"""Reads and writes files that hold secrets: only their owner may read them, and a write is all or nothing.
+
+Any thread; blocking file work, so the event loop calls it at start-up and on a reload only. Raises `PrivateFileRefused`
+in plain words; the callers turn it into the catalogue's error for their kind of file.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_MAX_BYTES = 1 << 20
+"""No key file is larger; a wrong path to a large file is refused instead of read."""
+
+
+class PrivateFileRefused(Exception):
+    """The file cannot be read or trusted; the text says why."""
+
+
+def read_private_text(path: Path) -> str:
+    """Return the file's text.
+
+    Raises PrivateFileRefused when it is missing, unreadable, not a regular file, readable for others, owned by
+    somebody else, too large, or not UTF-8.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise PrivateFileRefused(error.strerror or str(error)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        # The opened file is judged, not the path, which could be swapped between a look and a read.
+        _judge(os.fstat(descriptor))
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise PrivateFileRefused(f"it has more than {_MAX_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise PrivateFileRefused("it is not UTF-8 text") from error
+
+
+def write_private_text(path: Path, text: str) -> None:
+    """Replace the file by `text` with mode 0600: durable, and either the old or the new content is ever seen.
+
+    Raises PrivateFileRefused when the directory cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise PrivateFileRefused(f"cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def one_writer(directory: Path) -> Iterator[None]:
+    """Let one process at a time read, change and replace files of this directory."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PrivateFileRefused(f"its directory cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _judge(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise PrivateFileRefused("it is not a regular file")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise PrivateFileRefused(f"its mode is {mode:04o}, it must be 0600")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise PrivateFileRefused(f"it belongs to uid {status.st_uid}")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
