@@ -184,7 +184,7 @@ class FrameSubscription:
         while len(self._frames) > 1 and (len(self._frames) > self._max_frames or self._num_bytes > self._max_bytes):
             oldest = self._frames.popleft()
             self._num_bytes -= len(oldest.data)
-            self._num_dropped += oldest.num_samples
+            self._num_dropped += oldest.num_samples + oldest.num_conflated
         self._wake_reader()
 
     def end(self) -> None:

@@ -7,11 +7,12 @@ import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from esperd.leyline.commands import Outcome
 from esperd.oona.audit_chain import GENESIS_HASH, row_hash
 from esperd.oona.codec import to_json
-from esperd.oona.failures import DuplicateRecord, JournalUnavailable, RequestIdReused
+from esperd.oona.failures import DuplicateRecord, JournalUnavailable, JournalUnreadable, RequestIdReused
 from esperd.oona.journal import lost_in_restart
 from esperd.oona.reading import command_of_request, open_commands
 from esperd.oona.records import (
@@ -29,6 +30,7 @@ from esperd.oona.records import (
     seed_of,
     unique_name,
 )
+from esperd.oona.schema import open_writer
 
 _NUM_COLUMNS = {"command": 12, "outcome": 9, "history": 5, "audit": 12}
 """The tables in the order in which a group fills them: an outcome after its command."""
@@ -115,8 +117,8 @@ class Ledger:
 
     def _commit_together(self, writes: "Sequence[Write]") -> list[object] | None:
         """Write the rows of the whole group table by table; None, and nothing written, if one of them is refused."""
-        before, self._rows = self.head, {table: [] for table in _NUM_COLUMNS}
         self._db.execute("BEGIN IMMEDIATE")
+        before, self._rows = self.head, {table: [] for table in _NUM_COLUMNS}
         try:
             answers = [write(self) for write in writes]
             self._insert_collected(self._rows)
@@ -244,6 +246,20 @@ class Ledger:
 
 
 Write = Callable[[Ledger], object]
+
+
+def open_ledger(path: Path) -> Ledger:
+    """Open the file for writing, making it if need be.
+
+    Raises:
+        JournalUnreadable: the file is not a journal that this daemon can carry on.
+    """
+    connection = open_writer(path)
+    try:
+        return Ledger(connection)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise JournalUnreadable(str(path), str(error)) from error
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from esperd.oona.audit_chain import verify
 from esperd.oona.failures import JournalUnavailable
 from esperd.oona.group_commit import GroupCommit
 from esperd.oona.journal import Page, check_final
-from esperd.oona.ledger import Ledger, Write
+from esperd.oona.ledger import Ledger, Write, open_ledger
 from esperd.oona.owner_lock import OwnerLock
 from esperd.oona.pages import check_page_size
 from esperd.oona.records import (
@@ -32,7 +32,7 @@ from esperd.oona.records import (
     Record,
     Settlement,
 )
-from esperd.oona.schema import open_reader, open_writer
+from esperd.oona.schema import open_reader
 
 AnswerT = TypeVar("AnswerT")
 
@@ -150,7 +150,7 @@ class SqliteJournal:
         await self._release()
 
     async def _open(self) -> None:
-        self._ledger = await self._on(self._writer, lambda: Ledger(open_writer(self._path)))
+        self._ledger = await self._on(self._writer, lambda: open_ledger(self._path))
         self._db = await self._on(self._reader, lambda: open_reader(self._path))
         self._know(await self._read(lambda db: reading.request_ids(db, self._max_known_requests + 1)))
 

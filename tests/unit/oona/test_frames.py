@@ -144,6 +144,16 @@ def test_latest_only_keeps_one_sample_of_each_metric(hub: TelemetryHub[Reading, 
     ]
 
 
+def test_what_a_dropped_frame_had_replaced_is_counted_too(hub: TelemetryHub[Reading, str]) -> None:
+    """Every sample is delivered, counted as replaced, or counted as dropped."""
+    subscription = hub.subscribe(plan(latest_only=True), max_frames=1)
+    for tick in range(3):
+        hub.add(readings(1, 2, 3))
+        hub.tick(float(tick))
+    (delivery,) = drain(subscription)
+    assert (delivery.frame.num_samples, delivery.frame.num_conflated, delivery.num_dropped) == (1, 2, 6)
+
+
 def test_too_many_samples_for_one_frame_are_dropped_with_a_count(hub: TelemetryHub[Reading, str]) -> None:
     """A frame holds at most max_frame_samples, the newest."""
     subscription = hub.subscribe(plan())

@@ -320,6 +320,19 @@ async def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Pat
         assert path.read_bytes() == before
 
 
+async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    """A journal whose pages are destroyed is named as unreadable, and its lock is free again."""
+    path = tmp_path / "journal"
+    journal = await SqliteJournal.open(path)
+    await journal.append(*(notice() for _ in range(100)))
+    await journal.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    for _ in range(2):
+        with pytest.raises(JournalUnreadable, match="malformed"):
+            await SqliteJournal.open(path)
+
+
 async def test_a_place_that_cannot_hold_a_journal_is_an_error_of_the_catalogue(tmp_path: Path) -> None:
     """A missing directory, or a directory in the file's place: refused by name, with the path."""
     (tmp_path / "taken").mkdir()
