@@ -16,8 +16,9 @@ from torch import nn
 from esperd.kasmina.blueprints.costs import count_step_flops, estimate_cost
 from esperd.kasmina.blueprints.registry import standard_registry
 from esperd.tolaria.feed import DeviceCopier
-from esperd.tolaria.held_out import validate
+from esperd.tolaria.held_out import evaluating, validate
 from esperd.tolaria.losses import num_units
+from esperd.tolaria.precision import untouched_rng
 from esperd.tolaria.task import Task
 
 BuildTask = Callable[[int], Task]
@@ -98,7 +99,7 @@ class _Loss:
 
 def _train_step(task: Task, inputs: Any, targets: Any) -> None:
     loss = task.loss_fn(task.model(inputs), targets)
-    loss.backward()
+    torch.autograd.backward(loss)
     task.optimizer.step()
     task.optimizer.zero_grad(set_to_none=True)
     if task.scheduler is not None and not isinstance(task.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -119,7 +120,8 @@ def _insert(model: nn.Module, insertion: Insertion, inputs: Any) -> tuple[nn.Mod
     module = descriptor.build(shape, insertion.parameters)
 
     def add(_site: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return output + module(output)
+        blended: torch.Tensor = output + module(output)
+        return blended
 
     site.register_forward_hook(add)
     cost = estimate_cost(descriptor, shape, parameters=insertion.parameters)
@@ -129,7 +131,7 @@ def _insert(model: nn.Module, insertion: Insertion, inputs: Any) -> tuple[nn.Mod
 def _activation_shape(model: nn.Module, site: nn.Module, inputs: Any) -> tuple[int, ...]:
     shapes: list[tuple[int, ...]] = []
     handle = site.register_forward_hook(lambda _site, _inputs, output: shapes.append(tuple(output.shape)))
-    with torch.no_grad():
+    with untouched_rng(), evaluating(model), torch.no_grad():
         model(inputs)
     handle.remove()
     return shapes[-1]

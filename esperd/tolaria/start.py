@@ -1,0 +1,31 @@
+"""Setting a run up in the thread that will train it: torch, then the task, then the trainer.
+
+Training thread only. Every failure is an error of the catalogue, so that the daemon can say what to do next.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from esperd.bridge.bridge import Bridge
+from esperd.config.settings import Settings
+from esperd.tolaria.precision import configure_torch
+from esperd.tolaria.task import load_task
+from esperd.tolaria.trainer import Trainer
+
+
+def build_trainer(
+    settings: Settings,
+    bridge: Bridge,
+    *,
+    run_id: str,
+    search_path: Path | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Trainer:
+    """Configure torch, seed every generator, load the task and make its trainer.
+
+    `search_path` is the folder of the configuration file. Raises EsperdError of the device, task and site entries.
+    """
+    configure_torch(settings.run, settings.training)
+    task = load_task(settings.run.task, settings.run.task_options, search_path)
+    return Trainer(task, settings, bridge, run_id=run_id, task_name=settings.run.task, clock=clock)
