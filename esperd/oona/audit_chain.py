@@ -25,18 +25,19 @@ def row_hash(previous_hash: bytes, number: int, entry: AuditEntry) -> bytes:
     return digest.digest()
 
 
-def verify(rows: Iterable[AuditRow], first_number: int = 1) -> AuditVerdict:
+def verify(rows: Iterable[AuditRow], first_number: int = 1, previous_hash: bytes | None = GENESIS_HASH) -> AuditVerdict:
     """Check rows in the order of their numbers.
 
     Args:
         rows: the rows, from `first_number` on.
-        first_number: number of the oldest row that must be there; if it is not 1, that row's hash is trusted.
+        first_number: number of the row that must come first.
+        previous_hash: hash of the row before that one; None where it is no longer known, and taken as it stands.
     """
-    num_rows, number, head_hash = 0, first_number, GENESIS_HASH
-    for row in rows:
+    num_rows, head_hash = 0, previous_hash
+    for number, row in enumerate(rows, first_number):
         num_rows += 1
-        fits_before = row.previous_hash == head_hash or (number == first_number != 1)
-        if row.number != number or not fits_before or row.row_hash != row_hash(row.previous_hash, number, row.entry):
+        follows = row.number == number and head_hash in (None, row.previous_hash)
+        if not follows or row.row_hash != row_hash(row.previous_hash, number, row.entry):
             return AuditVerdict(False, num_rows, row.row_hash, first_bad_number=number)
-        number, head_hash = number + 1, row.row_hash
-    return AuditVerdict(True, num_rows, head_hash)
+        head_hash = row.row_hash
+    return AuditVerdict(True, num_rows, head_hash or GENESIS_HASH)

@@ -149,7 +149,9 @@ class MemoryJournal:
     async def verify_audit(self) -> AuditVerdict:
         """Compute the audit chain again, from the oldest row kept, and compare."""
         self._check_open()
-        return verify(self._audit, first_number=self._audit[0].number if self._audit else 1)
+        if not self._audit or self._audit[0].number == 1:
+            return verify(self._audit)
+        return verify(self._audit, self._audit[0].number, previous_hash=None)
 
     async def close(self) -> None:
         """Refuse every later call."""

@@ -4,7 +4,7 @@ Runs on the journal's reader thread, and within a write on its writer thread. Kn
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from esperd.leyline.vocabulary import CommandState
@@ -107,11 +107,6 @@ def list_audit(db: sqlite3.Connection, page_size: int, token: str) -> Page[Audit
     after = decode_token("audit", token) or 0
     rows = db.execute("SELECT * FROM audit WHERE revision > ? ORDER BY revision LIMIT ?", (after, page_size + 1))
     return cut_page("audit", [(row[0], _audit(row)) for row in rows], page_size)
-
-
-def audit_rows(db: sqlite3.Connection) -> Iterator[AuditRow]:
-    """Every audit row in the order of its number."""
-    return map(_audit, db.execute("SELECT * FROM audit ORDER BY number"))
 
 
 def _command(row: tuple[Any, ...]) -> CommandRecord:

@@ -1,4 +1,4 @@
-"""The journal on disk: one SQLite file, one thread that writes, one that reads.
+"""The journal on disk: one SQLite file, one thread that writes, two that read.
 
 Called on the event loop, which never waits for the disk. Group commit: what is written while a commit runs goes into
 the next one, so that the flush, which is what costs, is shared. Knows neither gRPC nor the trainer.
@@ -6,21 +6,22 @@ the next one, so that the flush, which is what costs, is shared. Knows neither g
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from esperd.leyline.commands import Outcome
 from esperd.oona import reading
-from esperd.oona.audit_chain import verify
+from esperd.oona.audit_chain import GENESIS_HASH, verify
 from esperd.oona.failures import JournalUnavailable
 from esperd.oona.group_commit import GroupCommit
 from esperd.oona.journal import Page, check_final
 from esperd.oona.ledger import Ledger, Write, open_ledger
 from esperd.oona.owner_lock import OwnerLock
 from esperd.oona.pages import check_page_size
+from esperd.oona.reading_thread import ReadingThread
 from esperd.oona.records import (
     Acceptance,
     AuditRow,
@@ -32,12 +33,13 @@ from esperd.oona.records import (
     Record,
     Settlement,
 )
-from esperd.oona.schema import open_reader
 
 AnswerT = TypeVar("AnswerT")
 
 MAX_KNOWN_REQUESTS = 65_536
 """Request ids kept in memory. While they are all there, a new one is known to be new without asking the disk."""
+
+AUDIT_PAGE_SIZE = 512
 
 
 class SqliteJournal:
@@ -53,9 +55,9 @@ class SqliteJournal:
         self._max_known_requests = max_known_requests
         self._lock = OwnerLock(path)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-writer")
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-reader")
+        self._lookups = ReadingThread("journal-lookups")
+        self._lists = ReadingThread("journal-lists")
         self._ledger: Ledger | None = None
-        self._db: sqlite3.Connection | None = None
         self._group: GroupCommit[Ledger] = GroupCommit(self._writer, self._commit)
         self._known_requests: set[str] | None = set()
         self._closed = False
@@ -111,32 +113,39 @@ class SqliteJournal:
         asked = [name for name in request_ids if name and (known is None or name in known)]
         if not asked:
             return {}
-        return await self._read(lambda db: reading.find_requests(db, asked))
+        return await self._lookups.ask(lambda db: reading.find_requests(db, asked))
 
     async def get_command(self, command_id: str) -> CommandRecord | None:
         """One command as it stands now."""
-        return await self._read(lambda db: reading.get_command(db, command_id))
+        return await self._lookups.ask(lambda db: reading.get_command(db, command_id))
 
     async def list_commands(
         self, query: CommandQuery, page_size: int = 100, page_token: str = ""
     ) -> Page[CommandRecord]:
         """One page of commands, newest first."""
         check_page_size(page_size)
-        return await self._read(lambda db: reading.list_commands(db, query, page_size, page_token))
+        return await self._lists.ask(lambda db: reading.list_commands(db, query, page_size, page_token))
 
     async def list_history(self, query: HistoryQuery, page_size: int = 100, page_token: str = "") -> Page[HistoryRow]:
         """One page of history rows, oldest first."""
         check_page_size(page_size)
-        return await self._read(lambda db: reading.list_history(db, query, page_size, page_token))
+        return await self._lists.ask(lambda db: reading.list_history(db, query, page_size, page_token))
 
     async def list_audit(self, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
         """One page of audit rows, oldest first."""
         check_page_size(page_size)
-        return await self._read(lambda db: reading.list_audit(db, page_size, page_token))
+        return await self._lists.ask(lambda db: reading.list_audit(db, page_size, page_token))
 
     async def verify_audit(self) -> AuditVerdict:
         """Compute the audit chain again and compare."""
-        return await self._read(lambda db: verify(reading.audit_rows(db)))
+        num_rows, head_hash, token = 0, GENESIS_HASH, ""
+        while True:
+            # In pages, so that other lists have their turn.
+            page = await self.list_audit(AUDIT_PAGE_SIZE, token)
+            verdict = await self._lists.ask(lambda _: verify(page.rows, num_rows + 1, head_hash))  # noqa: B023 - awaited
+            num_rows, head_hash, token = num_rows + verdict.num_rows, verdict.head_hash, page.next_page_token
+            if not verdict.intact or not token:
+                return replace(verdict, num_rows=num_rows)
 
     async def close(self) -> None:
         """Write what is pending, then let go of the file."""
@@ -145,22 +154,25 @@ class SqliteJournal:
         self._closed = True
         # Groups are committed in order, so an empty write that has been answered had all others before it. That it
         # could not be made durable says nothing new: each write of its group has been told.
-        with contextlib.suppress(JournalUnavailable):
-            await self._group.run(lambda ledger: ledger.append(()))
-        await self._release()
+        try:
+            with contextlib.suppress(JournalUnavailable):
+                await self._group.run(lambda ledger: ledger.append(()))
+        finally:
+            await self._release()
 
     async def _open(self) -> None:
-        self._ledger = await self._on(self._writer, lambda: open_ledger(self._path))
-        self._db = await self._on(self._reader, lambda: open_reader(self._path))
-        self._know(await self._read(lambda db: reading.request_ids(db, self._max_known_requests + 1)))
+        loop = asyncio.get_running_loop()
+        self._ledger = await loop.run_in_executor(self._writer, open_ledger, self._path)
+        await self._lookups.open(self._path)
+        await self._lists.open(self._path)
+        self._know(await self._lists.ask(lambda db: reading.request_ids(db, self._max_known_requests + 1)))
 
     async def _release(self) -> None:
-        # The reader first: SQLite folds its log into the file when the last connection closes, which must be able to.
-        if self._db is not None:
-            await self._on(self._reader, self._db.close)
+        # The readers first: SQLite folds its log into the file when the last connection closes, which must be able to.
+        await self._lookups.close()
+        await self._lists.close()
         if self._ledger is not None:
-            await self._on(self._writer, self._ledger.close)
-        self._reader.shutdown()
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._ledger.close)
         self._writer.shutdown()
         self._lock.release()
 
@@ -172,18 +184,6 @@ class SqliteJournal:
     def _commit(self, writes: Sequence[Write]) -> list[object]:
         assert self._ledger is not None  # opened before any write
         return self._ledger.commit(writes)
-
-    async def _read(self, question: Callable[[sqlite3.Connection], AnswerT]) -> AnswerT:
-        db = self._db
-        if self._closed or db is None:
-            raise JournalUnavailable("it is closed")
-        try:
-            return await self._on(self._reader, lambda: question(db))
-        except sqlite3.Error as error:
-            raise JournalUnavailable(str(error)) from error
-
-    async def _on(self, executor: Executor, work: Callable[[], AnswerT]) -> AnswerT:
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     def _know(self, request_ids: Iterable[str]) -> None:
         if self._known_requests is None:

@@ -46,7 +46,9 @@ def test_a_whole_chain_is_intact_and_a_broken_one_names_its_row() -> None:
     assert verify([]).head_hash == GENESIS_HASH
     assert verify(rows[:1] + rows[2:]).first_bad_number == 2
     assert verify(rows[1:]).first_bad_number == 1
-    assert verify(rows[1:], first_number=2).intact
+    assert verify(rows[1:], 2, rows[0].row_hash).intact
+    assert verify(rows[1:], 2, previous_hash=None).intact
+    assert not verify(rows[1:], 2).intact
     forged = dataclasses.replace(rows[0], previous_hash=bytes([1]) * 32)
     assert verify([forged, *rows[1:]]).first_bad_number == 1
 

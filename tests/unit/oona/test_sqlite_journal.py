@@ -256,6 +256,15 @@ async def test_a_large_group_of_every_kind_is_answered_in_order(tmp_path: Path) 
     await journal.close()
 
 
+async def test_a_long_audit_chain_is_verified_in_pages(tmp_path: Path) -> None:
+    """Pages join without a seam."""
+    journal = await SqliteJournal.open(tmp_path / "journal")
+    await journal.append(*(audit(str(number)) for number in range(1_100)))
+    verdict = await journal.verify_audit()
+    assert (verdict.intact, verdict.num_rows) == (True, 1_100)
+    await journal.close()
+
+
 async def test_a_cancelled_caller_does_not_take_its_row_back(tmp_path: Path) -> None:
     """Cancelling the wait for a commit leaves the row and the other callers alone."""
     journal = await SqliteJournal.open(tmp_path / "journal")
