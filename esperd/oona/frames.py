@@ -97,7 +97,7 @@ class TelemetryHub(Generic[SampleT, FilterT]):
     def subscribe(
         self, plan: FramePlan[FilterT], max_frames: int = 64, max_bytes: int = 4 * 1024 * 1024
     ) -> "FrameSubscription":
-        """Get the frames of a plan from now on.
+        """Get the frames of a plan, from its next one on.
 
         Args:
             plan: filter, interval and conflation.

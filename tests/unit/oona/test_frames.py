@@ -174,8 +174,8 @@ def test_what_was_lost_before_the_hub_is_told_too(hub: TelemetryHub[Reading, str
         assert (delivery.frame.data, delivery.frame.num_samples, delivery.num_dropped) == (b"", 0, 7)
 
 
-def test_one_who_joins_late_hears_nothing_of_earlier_losses(hub: TelemetryHub[Reading, str]) -> None:
-    """Samples and losses count from the moment of subscribing."""
+def test_nothing_is_collected_before_the_first_subscriber(hub: TelemetryHub[Reading, str]) -> None:
+    """Samples and losses of a plan count from its first subscriber on."""
     hub.add(readings(1))
     hub.add_dropped(3)
     subscription = hub.subscribe(plan())
