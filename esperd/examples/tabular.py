@@ -32,7 +32,7 @@ def build(
     rows, labels, num_classes = _load(table)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SPLIT_SEED))
     num_train, num_probe = len(rows) * 6 // 10, len(rows) * 2 // 10
-    train, probe, test = order.split([num_train, num_probe, len(rows) - num_train - num_probe])
+    train, probe, test = order.tensor_split((num_train, num_train + num_probe))
     rows = (rows - rows[train].mean(0)) / rows[train].std(0)
     model = _network(rows.shape[1], width, num_classes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)

@@ -47,6 +47,8 @@ class Task:
     when it is absent, at worst by one call per sample."""
     probe_data: Iterable[Any] | None = None
     """Held-out data on which contributions are measured; `eval_data` when absent. Never training data."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the journal should say about the task, for instance a hash of its data."""
     step_flops: float = 0.0
     """FLOPs of one training step, for a model whose kernels the counter cannot see; 0 counts them on the first step."""
 

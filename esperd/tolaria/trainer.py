@@ -224,8 +224,8 @@ class Trainer:
         for value in self._loss_reader.drain():
             self._see_loss(value)
         progress.train_loss = self._telemetry.loss
-        progress.step_ms = step_s * 1e3
         if step_s > 0:
+            progress.step_ms = step_s * 1e3
             progress.samples_per_s = losses.num_units(self._batch) / step_s
         norm = self.optimizers.host_gradient_norm
         self._note_change(self.safety.tick(progress.global_step))
@@ -280,6 +280,9 @@ class Trainer:
     def _prepare(self) -> None:
         """Look at the first batch, count its operations, show the run, and wait for what must be there first."""
         self._progress.host_step_flops = self._task.step_flops or self._count_flops(self._feed.peek())
+        if self._task.facts:
+            text = ", ".join(f"{name} {value}" for name, value in self._task.facts.items())
+            self._report(notice(self._clock, "task.facts", text, "info", 0, **self._task.facts))
         if self._settings.policy.required:
             self.safety.handle(PolicyChanged(False, "none has come yet"), 0)
         self._note_change(True)
