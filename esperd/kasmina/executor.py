@@ -12,16 +12,23 @@ import torch
 from torch import nn
 
 from esperd.config.settings import GrowthSettings
+from esperd.kasmina import persistence, step_work
+from esperd.kasmina.alpha import RampNotHoldingError
+from esperd.kasmina.blueprints.registry import BlueprintRegistry
+from esperd.kasmina.garden import Garden
+from esperd.kasmina.gardener import Gardener
+from esperd.kasmina.germination import schedule_for
+from esperd.kasmina.lifecycle import check_operation
 from esperd.kasmina.ports import Attribution, Batch, Host, Report, SeedOptimizers, StepAdvice
+from esperd.kasmina.seed import Seed
 from esperd.leyline.commands import SeedCommand
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import SeedView, SiteView
+from esperd.leyline.vocabulary import Operation, Stage, Verdict
 
 
 class SeedExecutor:
     """Grows seeds in a live model (design 03)."""
-
-    extra_flops: float
-    """FLOPs spent on seeds, shadow passes and probes so far."""
 
     def __init__(
         self,
@@ -29,7 +36,7 @@ class SeedExecutor:
         host: Host,
         site_patterns: Sequence[str],
         settings: GrowthSettings,
-        registry: Any,
+        registry: BlueprintRegistry,
         optimizers: SeedOptimizers,
         report: Report,
         clock: Callable[[], float],
@@ -39,58 +46,151 @@ class SeedExecutor:
 
         `clock` gives Unix seconds: for the embargo's seconds, the dates of events and G3's step-time ratio only.
         """
+        self._garden = Garden(host, site_patterns, settings, registry, optimizers, report, clock, random_seed)
+        self._gardener = Gardener(self._garden)
+        self._work = step_work.StepWork(self._garden)
 
     @property
     def active(self) -> bool:
         """Whether any seed is live; while False the trainer calls none of the per-step methods."""
-        raise NotImplementedError
+        return bool(self._garden.live)
+
+    @property
+    def extra_flops(self) -> float:
+        """FLOPs spent on seeds that are not fossilized, shadow passes and probes so far."""
+        return self._garden.seed_flops + self._garden.prober.flops
+
+    @property
+    def fossil_flops_per_unit(self) -> float:
+        """FLOPs of a training step that fossils add to the host, for one unit; not part of `extra_flops`."""
+        costs = [fossil.cost for slot in self._garden.slots.values() for fossil in slot.fossils]
+        return float(sum(cost.forward_flops + cost.backward_flops for cost in costs))
 
     def before_step(self, step: int) -> None:
-        """Advance alpha and arm the hooks; before the host's forward of optimizer step `step` (from 0)."""
+        """Advance alpha and arm the hooks; before the host's forward of optimizer step `step`."""
+        self._work.before_step(step)
 
     def after_backward(self, step: int, batch: Batch, loss: torch.Tensor) -> StepAdvice:
         """Guard, seeds' own losses, backward and step; after the host's backward, before its clip and step.
 
-        Call it outside autocast. `loss` is the host's unscaled scalar loss of `batch`.
+        Call it outside autocast. `loss` is the host's unscaled scalar loss of `batch`. On SKIP the trainer takes no
+        optimizer step and clears the host's gradients; the host's buffers are back to before the step already.
         """
-        raise NotImplementedError
+        return self._work.after_backward(step, batch, loss)
 
     def after_step(self, step: int) -> bool:
         """At the safe point: EMA, dwell, probes, gates, auto-advance, culls; True when the visible state changed."""
-        raise NotImplementedError
+        self._work.after_step(step)
+        changed = self._gardener.tend(step)
+        return self._gardener.tend_remains(step) or changed
 
     def tick_idle(self, step: int) -> bool:
         """Embargo and reset bookkeeping while no seed is live; cheap; True when the visible state changed."""
-        raise NotImplementedError
+        return self._gardener.tend_remains(step)
 
     def apply(self, command: SeedCommand, step: int, by: Attribution) -> int:
         """Carry out one command at the safe point; returns the seed's id.
 
         Raises EsperdError of the catalogue; nothing has changed when it raises.
         """
-        raise NotImplementedError
+        if command.operation is Operation.GERMINATE:
+            return self._gardener.germinate(command, step, by)
+        seed = self._seed(command)
+        check_operation(seed.stage, command.operation, seed_id=seed.seed_id, story=seed.story)
+        match command.operation:
+            case Operation.CULL | Operation.CANCEL:
+                blocks = command.operation is Operation.CULL
+                self._gardener.cull(seed, by, step, blocks=blocks)
+            case Operation.FINE_TUNE:
+                seed.fine_tune = True
+                seed.blender.detach_host = False
+                seed.story.append(f"fine-tuned from step {step} ({by.cause})")
+            case Operation.SET_ALPHA:
+                self._set_alpha(seed, command)
+            case _:
+                self._check_dwell(seed, step)
+                self._require(seed, step, by)
+                self._follow_up(seed, command)
+        return seed.seed_id
 
     def hold(self, cause: str) -> None:
         """Conservative mode: no new seeds, no auto-advance into BLENDING; guard and gates go on."""
+        self._garden.held = cause
 
     def release(self) -> None:
         """End the conservative mode."""
+        self._garden.held = ""
 
     def seeds(self) -> tuple[SeedView, ...]:
-        """Every seed that is live, fossilized, or not yet reset after a cull."""
-        raise NotImplementedError
+        """Every seed that is live, fossilized, or not yet reset after a cull; by id."""
+        views = [seed.view(self._learning_rate(seed)) for seed in self._garden.seeds.values()]
+        views += [remains.view for remains in self._garden.remains]
+        return tuple(sorted(views, key=lambda view: view.seed_id))
 
     def sites(self) -> tuple[SiteView, ...]:
         """Every site with its offers."""
-        raise NotImplementedError
+        return tuple(self._garden.site_view(slot) for slot in self._garden.slots.values())
 
     def grown_parameters(self) -> list[nn.Parameter]:
         """The parameters of fossilized seeds, in the order of fossilization."""
-        raise NotImplementedError
+        return [parameter for fossil in self._garden.fossils for parameter in fossil.parameters]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly: weights, EMA, lifecycle, alpha, evidence, embargoes, streams."""
-        raise NotImplementedError
+        """Everything needed to go on exactly: weights, EMA, lifecycle, alpha, evidence, embargoes."""
+        return persistence.save(self._garden)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Rebuild from `state_dict`; the trainer restores the seeds' optimizers afterwards."""
+        """Rebuild from `state_dict`, replacing whatever grows now.
+
+        Creates the live seeds' optimizers anew through `SeedOptimizers` (and merges those of fossils); the trainer
+        restores the optimizers' own state afterwards.
+        """
+        persistence.load(self._garden, state)
+
+    def _seed(self, command: SeedCommand) -> Seed:
+        seed = self._garden.seeds.get(command.seed_id)
+        if seed is not None:
+            return seed
+        for remains in self._garden.remains:
+            if remains.view.seed_id == command.seed_id:
+                check_operation(remains.view.stage, command.operation, seed_id=command.seed_id, story=remains.story)
+        raise EsperdError("SEED_UNKNOWN", seed_id=command.seed_id)
+
+    def _check_dwell(self, seed: Seed, step: int) -> None:
+        steps = step - seed.stage_entered_step
+        needed = self._garden.dwell(seed.stage)[0]
+        if steps < needed:
+            raise EsperdError("SEED_DWELL", seed_id=seed.seed_id, stage=seed.stage.name, steps=steps, needed=needed)
+
+    def _require(self, seed: Seed, step: int, by: Attribution) -> None:
+        """Ask the gate of the next stage; advance, or raise what it found."""
+        result = self._gardener.ask(seed, step)
+        if result.verdict is Verdict.PASSED:
+            self._gardener.advance(seed, result, step, by)
+            return
+        self._garden.report_gate(seed, result, step)
+        reason = "GATE_FAILED" if result.verdict is Verdict.FAILED else "GATE_UNMEASURED"
+        bad = "; ".join(
+            f"{item.name} is {item.value:.5g}, not {item.sense} {item.threshold:.5g} {item.detail}".rstrip()
+            for item in result.evidence
+            if not item.passed
+        )
+        raise EsperdError(reason, gate=result.gate.name, seed_id=seed.seed_id, detail=bad or "no evidence yet")
+
+    @staticmethod
+    def _follow_up(seed: Seed, command: SeedCommand) -> None:
+        """An advancing command may turn auto-advance on for the rest of the way."""
+        seed.auto_advance = seed.auto_advance or (command.auto_advance and seed.stage is not Stage.FOSSILIZED)
+
+    def _set_alpha(self, seed: Seed, command: SeedCommand) -> None:
+        if command.alpha is None:
+            raise EsperdError("COMMAND_INVALID", detail="SET_ALPHA needs an alpha schedule")
+        schedule = schedule_for(command.alpha, seed.plan.blend_mode, self._garden.settings)
+        assert seed.ramp is not None
+        try:
+            seed.ramp.retarget(schedule)
+        except RampNotHoldingError:
+            raise EsperdError("ALPHA_BUSY", seed_id=seed.seed_id) from None
+
+    def _learning_rate(self, seed: Seed) -> float:
+        return 0.0 if seed.stage is Stage.FOSSILIZED else self._garden.optimizers.learning_rate(seed.seed_id)

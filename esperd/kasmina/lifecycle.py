@@ -81,9 +81,7 @@ TABLE: Mapping[tuple[Stage, Operation | Event], Rule] = {
 class IllegalTransitionError(EsperdError):
     """A step that the table does not hold; carries the seed's story (catalogue: SEED_STAGE)."""
 
-    def __init__(
-        self, seed_id: int, stage: Stage, step: Operation | Event, story: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, seed_id: int, stage: Stage, step: Operation | Event, story: Sequence[str] = ()) -> None:
         needed = " or ".join(found.name for found in stages_for(step)) or "another operation"
         told = "; ".join(story)
         super().__init__(
@@ -96,9 +94,7 @@ class IllegalTransitionError(EsperdError):
         )
 
 
-def check_operation(
-    stage: Stage, step: Operation | Event, *, seed_id: int = 0, story: Sequence[str] = ()
-) -> Rule:
+def check_operation(stage: Stage, step: Operation | Event, *, seed_id: int = 0, story: Sequence[str] = ()) -> Rule:
     """The rule for a step from this stage.
 
     Raises:

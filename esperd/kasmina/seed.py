@@ -188,21 +188,37 @@ class Seed:
 
 
 class Remains:
-    """What is left of a seed after a cull: no tensor, only its last view and proof that it is gone."""
+    """What is left of a seed after a cull: no tensor, only its last view and the means to prove that it is gone."""
 
-    def __init__(self, seed: Seed, embargo_until_step: int, embargo_until_unix_s: float, *, blocks: bool) -> None:
-        self.view = replace(seed.view(0.0), alpha=0.0, learning_rate=0.0)
-        self.story = list(seed.story)
+    def __init__(
+        self, view: SeedView, story: list[str], embargo_until_step: int, embargo_until_unix_s: float, *, blocks: bool
+    ) -> None:
+        self.view = view
+        self.story = story
         self.embargo_until_step = embargo_until_step
         self.embargo_until_unix_s = embargo_until_unix_s
         self.blocks = blocks
         """Whether its site takes no new seed until it is reset."""
-        self.references = [weakref.ref(parameter) for parameter in seed.parameters]
+        self._references: list[weakref.ref[nn.Parameter]] = []
+        self._looked = False
+
+    @classmethod
+    def of(cls, seed: Seed, embargo_until_step: int, embargo_until_unix_s: float, *, blocks: bool) -> "Remains":
+        """Of a seed that is being culled."""
+        view = replace(seed.view(0.0), alpha=0.0)
+        remains = cls(view, list(seed.story), embargo_until_step, embargo_until_unix_s, blocks=blocks)
+        remains._references = [weakref.ref(parameter) for parameter in seed.parameters]
+        return remains
 
     @property
     def num_reachable(self) -> int:
         """Parameters of the seed that somebody still holds."""
-        return sum(reference() is not None for reference in self.references)
+        return sum(reference() is not None for reference in self._references)
+
+    def is_first_look(self) -> bool:
+        """True once: the garbage collector is run for a seed one time only."""
+        first, self._looked = not self._looked, True
+        return first
 
     def enter(self, stage: Stage, step: int, gate: GateResult | None) -> None:
         """Take a stage."""

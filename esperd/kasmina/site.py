@@ -25,8 +25,8 @@ class ActivationSpec:
     shape: tuple[int, ...]
     """Batch size first."""
     dtype: torch.dtype
-    under_autocast: bool
-    """The host computes it under autocast: seeds then keep float32 weights."""
+    autocast_dtype: torch.dtype | None
+    """The dtype of the autocast under which the host computes it (seeds then keep float32 weights), None without."""
     yields_logits: bool
     """The activation is the model's output."""
     changed_in_place: bool
@@ -39,7 +39,7 @@ class ActivationSpec:
     @property
     def seed_dtype(self) -> torch.dtype:
         """The dtype of a seed's weights here."""
-        return torch.float32 if self.under_autocast else self.dtype
+        return self.dtype if self.autocast_dtype is None else torch.float32
 
 
 @dataclass(eq=False)
@@ -74,7 +74,7 @@ def resolve_sites(host: Host, patterns: Sequence[str]) -> list[Site]:
 
 
 def split_output(output: Any) -> tuple[Tensor | None, Callable[[Tensor], Any]]:
-    """The activation in a module's output (the tensor itself, or the first of a tuple or list), and how to put it back."""
+    """The activation in a module's output (itself, or the first of a tuple or list), and how to put it back."""
     if isinstance(output, Tensor):
         return output, lambda tensor: tensor
     if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
@@ -121,13 +121,14 @@ def _names(pattern: str, path: str) -> bool:
 
 def _observe(host: Host, modules: Sequence[nn.Module]) -> list[ActivationSpec | None]:
     """Run the host once on a sample batch, in eval mode and with a random stream of its own, and look."""
-    seen: dict[int, tuple[Tensor, int, bool]] = {}
+    seen: dict[int, tuple[Tensor, int, torch.dtype | None]] = {}
+    kind = host.device.type
 
     def look(module: nn.Module, _args: Any, output: Any) -> None:
         activation, _ = split_output(output)
         if activation is not None and activation.is_floating_point() and activation.dim() >= 2:
-            autocast = torch.is_autocast_enabled(host.device.type)
-            seen[id(module)] = (activation, activation._version, autocast)
+            autocast_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+            seen[id(module)] = (activation, activation._version, autocast_dtype)
 
     handles = [module.register_forward_hook(look) for module in modules]
     inputs, targets = host.sample_inputs()
@@ -148,15 +149,15 @@ def _observe(host: Host, modules: Sequence[nn.Module]) -> list[ActivationSpec | 
 
 
 def _spec(
-    seen: tuple[Tensor, int, bool] | None, logits: Tensor | None, host_forward_flops: float
+    seen: tuple[Tensor, int, torch.dtype | None] | None, logits: Tensor | None, host_forward_flops: float
 ) -> ActivationSpec | None:
     if seen is None:
         return None
-    activation, version, autocast = seen
+    activation, version, autocast_dtype = seen
     return ActivationSpec(
         shape=tuple(activation.shape),
         dtype=activation.dtype,
-        under_autocast=autocast,
+        autocast_dtype=autocast_dtype,
         yields_logits=logits is activation,
         changed_in_place=activation._version != version,
         num_classes=int(logits.shape[-1]) if logits is not None and logits.dim() else 2,

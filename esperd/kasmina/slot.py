@@ -5,7 +5,8 @@ output is then the host's own, bit for bit) or mixes the grafted seed in. Nothin
 `state_dict` keys never change. Never `h + (s - s.detach())`: one NaN in the seed would be in the host.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,12 +71,12 @@ class _JointBranch(torch.autograd.Function):
     """Lets the seed's gradient on to what lies upstream, without letting the seed's backward break the host's."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, d: Tensor, record: Pass, x: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+    def forward(ctx: Any, h: Tensor, d: Tensor, record: Pass, x: Tensor) -> Tensor:  # noqa: ARG004
         ctx.record, ctx.x = record, x
         return d.detach().view_as(d)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
         record, x = ctx.record, ctx.x
         try:
             torch.autograd.backward(record.d, g, inputs=[x, *record.seed.parameters])
@@ -150,6 +151,15 @@ class Slot:
         self.passes = [record for record in self.passes if record.seed is not seed]
         self.refresh()
 
+    @contextmanager
+    def as_fossil(self, seed: Seed) -> Iterator[None]:
+        """Let the grafted seed stand as a fossil during the body."""
+        self.grafted, self.fossils = None, [*self.fossils, seed]
+        try:
+            yield
+        finally:
+            self.grafted, self.fossils = seed, self.fossils[:-1]
+
     def reseed(self, seed: Seed) -> None:
         """Put a seed's blending stream to where this step begins; so that stream needs no saving."""
         if seed.blender.generator is not None:
@@ -191,7 +201,7 @@ class Slot:
             # Everything upstream is frozen: a leaf here makes autograd compute the gradient that candidates need.
             h = h.detach().requires_grad_()
         watch = Watch(x, x._version)
-        h.register_hook(watch.take)
+        h.register_hook(watch.take)  # type: ignore[no-untyped-call]
         self.watches.append(watch)
         return h
 

@@ -45,7 +45,7 @@ def private_rng(device: torch.device, seed: int) -> Iterator[None]:
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         index = device.index if device.index is not None else torch.cuda.current_device()
         generators.append(torch.cuda.default_generators[index])
     states = [generator.get_state() for generator in generators]
