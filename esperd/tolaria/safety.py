@@ -53,17 +53,14 @@ class Safety:
         self._report = report
         self._clock = clock
         self.state = EmergencyState()
+        self.level = EmergencyLevel.UNSPECIFIED
+        """The highest level raised now; read at every step."""
         self.breakers = {name: Breaker(name) for name in BREAKER_NAMES}
-
-    @property
-    def level(self) -> EmergencyLevel:
-        """The highest level raised now."""
-        return self.state.level
 
     @property
     def is_halted(self) -> bool:
         """Whether training must stand still."""
-        return self.state.level is EmergencyLevel.HALT
+        return self.level is EmergencyLevel.HALT
 
     def halting(self) -> list[str]:
         """The ids of the emergencies that halt the run."""
@@ -75,6 +72,7 @@ class Safety:
         self.state = emergency.advance(before, event, self._budgets, step, self._clock())
         if self.state.emergencies == before.emergencies:
             return False
+        self.level = self.state.level
         self._tell(before, step)
         self._hold_or_release(before)
         return True

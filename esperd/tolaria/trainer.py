@@ -17,8 +17,8 @@ from esperd.kasmina.blueprints.registry import BlueprintRegistry, standard_regis
 from esperd.kasmina.executor import SeedExecutor
 from esperd.kasmina.ports import Batch, Host, StepAdvice
 from esperd.leyline.commands import Command
-from esperd.leyline.views import NoticeEvent, StatePacket, TransitionEvent
-from esperd.leyline.vocabulary import EmergencyLevel, Stage, TrainerPhase
+from esperd.leyline.views import NoticeEvent, Snapshot, StatePacket, TransitionEvent
+from esperd.leyline.vocabulary import EmergencyLevel, TrainerPhase
 from esperd.tolaria import held_out, losses
 from esperd.tolaria.budgets import LossWindow, StepWindow
 from esperd.tolaria.dispatch import Dispatcher
@@ -29,7 +29,7 @@ from esperd.tolaria.loss_reader import LossReader
 from esperd.tolaria.optimizers import Optimizers
 from esperd.tolaria.orders import Orders, Standing
 from esperd.tolaria.packets import PacketProbe
-from esperd.tolaria.precision import Precision, resolve_device
+from esperd.tolaria.precision import Precision, resolve_device, untouched_rng
 from esperd.tolaria.safety import Safety
 from esperd.tolaria.schedules import RatePhase
 from esperd.tolaria.state import Progress, Publisher, notice
@@ -61,7 +61,7 @@ class Trainer:
         monotonic: Callable[[], float] = time.monotonic,
         registry: BlueprintRegistry | None = None,
     ) -> None:
-        self._task, self._settings, self._bridge = task, settings, bridge
+        self.task, self._settings, self._bridge = task, settings, bridge
         self._clock, self._monotonic = clock, monotonic
         training, growth, random_seed = settings.training, settings.growth, settings.run.random_seed
         device = resolve_device(training.device)
@@ -114,6 +114,7 @@ class Trainer:
         self._telemetry = StepTelemetry(bridge)
         self._packet_probe = PacketProbe(growth, settings.policy.packet_every_steps)
         self._num_packets = 0
+        self._bare_step_flops = 0.0
 
     # The run
 
@@ -122,7 +123,7 @@ class Trainer:
         if self._settings.run.num_threads > 0:
             torch.set_num_threads(self._settings.run.num_threads)  # holds for the calling thread only
         try:
-            self._prepare()
+            self.prepare()
             while not self._is_over:
                 self.step()
             self._finish()
@@ -156,7 +157,7 @@ class Trainer:
     def _forward_backward(self, batch: Batch) -> torch.Tensor:
         inputs, targets = batch
         if self._precision.dtype is None:
-            loss = self._task.loss_fn(self._model(inputs), targets)
+            loss = self.task.loss_fn(self._model(inputs), targets)
         else:
             loss = self._loss_of(self._model, inputs, targets)
         self.optimizers.backward_host(loss)
@@ -179,7 +180,7 @@ class Trainer:
         changed = self.executor.after_step(step) if is_growing else self.executor.tick_idle(step)
         if changed:
             self.optimizers.check_ownership(self.executor.grown_parameters())
-        self._note_change(changed)
+            self._note_change(True)
 
     def _note_times(self, step_s: float, safe_point_s: float, is_growing: bool) -> None:
         self._bridge.beat(step_s)
@@ -237,7 +238,7 @@ class Trainer:
         progress = self._progress
         before, progress.phase = progress.phase, TrainerPhase.VALIDATING
         self._publisher.publish()
-        task = self._task
+        task = self.task
         found = held_out.validate(self._model, self._forward, task.loss_fn, task.metrics, task.eval_data, self._copier)
         progress.phase = before
         progress.val_loss, progress.metrics = found.loss, found.metrics
@@ -277,12 +278,12 @@ class Trainer:
 
     # Beginning and end
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Look at the first batch, count its operations, show the run, and wait for what must be there first."""
-        self._progress.host_step_flops = self._task.step_flops or self._count_flops(self._feed.peek())
-        if self._task.facts:
-            text = ", ".join(f"{name} {value}" for name, value in self._task.facts.items())
-            self._report(notice(self._clock, "task.facts", text, "info", 0, **self._task.facts))
+        self._bare_step_flops = self.task.step_flops or self._count_flops(self._feed.peek())
+        if self.task.facts:
+            text = ", ".join(f"{name} {value}" for name, value in self.task.facts.items())
+            self._report(notice(self._clock, "task.facts", text, "info", 0, **self.task.facts))
         if self._settings.policy.required:
             self.safety.handle(PolicyChanged(False, "none has come yet"), 0)
         self._note_change(True)
@@ -320,6 +321,29 @@ class Trainer:
         )
         self._set_phase(TrainerPhase.FAILED)
 
+    # For a look at the task (esperd.tolaria.check)
+
+    def last_step(self) -> tuple[Any, Any, Any]:
+        """Inputs and targets of the last step's batch, and the output for them in eval mode."""
+        inputs, targets = self._feed.peek() if self._batch is None else self._batch
+        with untouched_rng(), held_out.evaluating(self._model), torch.inference_mode():
+            return inputs, targets, self._forward(inputs)
+
+    def publish(self) -> Snapshot:
+        """Publish the state as it is now."""
+        self._publisher.bump()
+        return self._publisher.publish()
+
+    @property
+    def last_loss(self) -> float:
+        """The newest loss that is known."""
+        return self._telemetry.loss
+
+    @property
+    def amp(self) -> str:
+        """The number format of the forward pass under autocast, or `off`."""
+        return "off" if self._precision.dtype is None else str(self._precision.dtype).removeprefix("torch.")
+
     # Small things
 
     def _set_phase(self, phase: TrainerPhase) -> None:
@@ -329,6 +353,8 @@ class Trainer:
 
     def _note_change(self, changed: bool) -> None:
         if changed:
+            fossil_flops = self.executor.fossil_flops_per_unit * losses.num_units(self._batch)
+            self._progress.host_step_flops = self._bare_step_flops + fossil_flops
             self._publisher.bump()
             self._publisher.publish()
 
@@ -344,10 +370,7 @@ class Trainer:
         """An event of the executor or of ours, on its way up."""
         self._publisher.report(event)
         step = self._progress.global_step
-        if isinstance(event, TransitionEvent):
-            if event.target is Stage.FOSSILIZED:
-                self._join_flops(event.seed_id)
-        elif event.kind == "isolation.violated":
+        if isinstance(event, NoticeEvent) and event.kind == "isolation.violated":
             self.safety.note_failure("isolation", step, event.message)
 
     def _on_fault(self, command: Command, error: Exception) -> None:
@@ -355,12 +378,6 @@ class Trainer:
         text = f"{kind} {command.command_id} met a fault: {describe(error)}"
         self._report(notice(self._clock, "command.failed", text, "error", step, traceback=user_traceback(error)))
         self.safety.note_failure("executor", step, describe(error))
-
-    def _join_flops(self, seed_id: int) -> None:
-        """What is fossilized belongs to the host's step from now on."""
-        cost = next(seed.cost for seed in self.executor.seeds() if seed.seed_id == seed_id)
-        units = losses.num_units(self._batch)
-        self._progress.host_step_flops += (cost.forward_flops + cost.backward_flops) * units
 
     def _count_flops(self, batch: Batch) -> float:
         try:
@@ -372,7 +389,7 @@ class Trainer:
 
     def _loss_of(self, model: Any, inputs: Any, targets: Any) -> torch.Tensor:
         with self._precision.autocast():
-            return self._task.loss_fn(model(inputs), targets)
+            return self.task.loss_fn(model(inputs), targets)
 
     def _forward(self, inputs: Any) -> torch.Tensor:
         with self._precision.autocast():
@@ -389,7 +406,7 @@ class Trainer:
             model=self._model,
             device=device,
             forward=self._forward,
-            loss=self._task.loss_fn,
+            loss=self.task.loss_fn,
             unit_losses=self._unit_losses,
             probe_batches=self._probe_set.draw,
             sample_inputs=self._sample_inputs,
