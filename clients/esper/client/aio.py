@@ -1,0 +1,347 @@
+"""The async client of a daemon: reads, signed changes, watches that resume, command streams, decision sessions.
+
+One event loop. Every answer is a message of the contract; every refusal is a LeylineError. Signs each attempt anew
+and tries again where that can help (`attempts.py`).
+
+    async with AsyncClient("unix:/run/esperd/leyline.sock", Credentials.load("policy.key")) as client:
+        print((await client.run()).run.global_step)
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from esper.client import plans, watches
+from esper.client.attempts import Attempts
+from esper.client.calls import COMMAND_STREAM, DECISION_STREAM, AnswerT, Call
+from esper.client.channel import OPTIONS, target
+from esper.client.command_stream import CommandStream
+from esper.client.credentials import Credentials
+from esper.client.cursor import Cursor
+from esper.client.decision_session import DecisionSession
+from esper.client.errors import LeylineError, decode_rpc_error
+from esper.client.plans import Plan
+from esper.client.signed_stream import SignedStream
+from esper.client.signing import Signer
+from esper.client.watches import RECONNECT_S, Watch
+from esper.leyline.v1 import command_service_pb2 as command_pb
+from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
+from esper.leyline.v1 import policy_service_pb2 as policy_pb
+from esper.leyline.v1 import run_service_pb2 as run_pb
+from esper.leyline.v1 import server_service_pb2 as server_pb
+from esper.leyline.v1 import state_service_pb2 as state_pb
+from esper.leyline.v1 import telemetry_service_pb2 as telemetry_pb
+from esper.leyline.v1.command_pb2 import AdaptationCommand, Command
+from esper.leyline.v1.field_report_pb2 import FieldReport
+from esper.leyline.v1.vocabulary_pb2 import (
+    COMMAND_STATE_UNSPECIFIED,
+    LEASE_MODE_STEER,
+    SEED_STAGE_UNKNOWN,
+    CommandState,
+    EmergencyLevel,
+    LeaseMode,
+    SeedLifecycleStage,
+)
+
+
+class AsyncClient:
+    """A connection to one daemon; an async context manager.
+
+    `address` is `unix:PATH` or `HOST:PORT`; reads need no credentials. `timeout_s` is the time of one call with all
+    its attempts. Every method raises LeylineError, or its kind Unreachable when no daemon answers.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials | None = None,
+        *,
+        timeout_s: float = 10.0,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.address = address
+        self._target = target(address)
+        self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._signer = Signer(credentials, wall_clock=wall_clock, random_bytes=random_bytes)
+        self._open_channel: grpc.aio.Channel | None = None
+        self._multicallables: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        self._open_channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._open_channel is not None:
+            await self._open_channel.close()
+            self._open_channel = None
+            self._multicallables.clear()
+
+    # Reads
+
+    async def server_info(self) -> server_pb.GetServerInfoResponse:
+        """Who the daemon is: id, epoch, clock, versions, capabilities, limits."""
+        info = await self._carry_out(plans.server_info())
+        self._signer.learn(info)
+        return info
+
+    async def run(self, run_id: str = "") -> run_pb.GetRunResponse:
+        """A run with its emergencies, breakers and lease; the current one unless named."""
+        return await self._carry_out(plans.run(run_id))
+
+    async def runs(self, *, page_size: int = 0, page_token: str = "") -> run_pb.ListRunsResponse:
+        """A page of runs, newest first."""
+        return await self._carry_out(plans.runs(page_size, page_token))
+
+    async def seeds(self, *, stage: SeedLifecycleStage = SEED_STAGE_UNKNOWN) -> state_pb.ListSeedsResponse:
+        """Every seed in order of germination, or those in one stage."""
+        return await self._carry_out(plans.seeds(stage))
+
+    async def seed(self, seed_id: str) -> state_pb.GetSeedResponse:
+        """One seed with its story."""
+        return await self._carry_out(plans.seed(seed_id))
+
+    async def sites(self) -> state_pb.ListSitesResponse:
+        """Every site in forward order, with what may grow there and what it would cost."""
+        return await self._carry_out(plans.sites())
+
+    async def optimizers(self) -> state_pb.GetOptimizersResponse:
+        """Every optimizer group."""
+        return await self._carry_out(plans.optimizers())
+
+    async def command(self, command_id: str, *, wait_s: float = 0.0) -> Command:
+        """One command; waits at most `wait_s` (and at most 20 s) for its outcome."""
+        return (await self._carry_out(plans.command(command_id, wait_s))).command
+
+    async def commands(
+        self,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        state: CommandState = COMMAND_STATE_UNSPECIFIED,
+        seed_id: str = "",
+    ) -> command_pb.ListCommandsResponse:
+        """A page of commands, newest first; those in one state or of one seed if asked."""
+        return await self._carry_out(plans.commands(page_size, page_token, state, seed_id))
+
+    async def emergencies(self) -> emergency_pb.ListEmergenciesResponse:
+        """Emergencies that stand."""
+        return await self._carry_out(plans.emergencies())
+
+    async def metrics(self) -> telemetry_pb.ListMetricsResponse:
+        """Every metric there is."""
+        return await self._carry_out(plans.metrics())
+
+    async def field_reports(self, *, page_size: int = 0, page_token: str = "") -> policy_pb.ListFieldReportsResponse:
+        """A page of field reports, newest first."""
+        return await self._carry_out(plans.field_reports(page_size, page_token))
+
+    # Signed changes
+
+    async def submit(
+        self, command: AdaptationCommand, *, wait: bool = False, timeout_s: float | None = None
+    ) -> Command:
+        """Submit a command; an empty request_id is filled in.
+
+        Returns it as accepted, or with `wait` as soon as it has its outcome. An outcome that has not come within
+        `timeout_s` (60 s unless stated) leaves it ACCEPTED; a refused command is returned with its error, not raised.
+        """
+        plan = plans.submit(command, self._signer.new_id)
+        accepted = (await self._carry_out(plan, timeout_s)).command
+        return await self.outcome(accepted, timeout_s=timeout_s) if wait else accepted
+
+    async def outcome(self, command: Command, *, timeout_s: float | None = None) -> Command:
+        """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated)."""
+        deadline_s = self._monotonic() + (plans.OUTCOME_S if timeout_s is None else timeout_s)
+        while not plans.is_final(command) and (left_s := deadline_s - self._monotonic()) > 0:
+            command = await self.command(command.command_id, wait_s=left_s)
+        return command
+
+    async def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:
+        """Submit at most 256 commands: all are accepted, or none; empty request_ids are filled in."""
+        return await self._carry_out(plans.submit_batch(commands, self._signer.new_id))
+
+    async def cancel(self, command_id: str, reason: str) -> Command:
+        """Take back a command that has not taken effect."""
+        return (await self._carry_out(plans.cancel(command_id, reason))).command
+
+    async def stop_run(self, reason: str, *, request_id: str = "") -> Command:
+        """End the current run at the next safe point; the daemon stays up."""
+        return (await self._carry_out(plans.stop_run(reason, request_id or self._signer.new_id()))).command
+
+    async def raise_emergency(
+        self,
+        level: EmergencyLevel,
+        reason: str,
+        *,
+        origin: str = "",
+        acknowledge_within_s: float = 2.0,
+        request_id: str = "",
+    ) -> emergency_pb.RaiseEmergencyResponse:
+        """Raise the emergency level; answered when the trainer has acknowledged it."""
+        request_id = request_id or self._signer.new_id()
+        return await self._carry_out(plans.raise_emergency(level, reason, origin, acknowledge_within_s, request_id))
+
+    async def clear_emergency(
+        self, emergency_id: str, reason: str, *, request_id: str = ""
+    ) -> emergency_pb.ClearEmergencyResponse:
+        """Clear an emergency."""
+        request_id = request_id or self._signer.new_id()
+        return await self._carry_out(plans.clear_emergency(emergency_id, reason, request_id))
+
+    async def submit_field_report(self, report: FieldReport) -> policy_pb.SubmitFieldReportResponse:
+        """Store a field report; an empty report_id is filled in, and sending an id again changes nothing."""
+        return await self._carry_out(plans.submit_field_report(report, self._signer.new_id))
+
+    # Streams
+
+    def watch_server_state(
+        self, *, reconnect_s: float = RECONNECT_S
+    ) -> AsyncIterator[server_pb.WatchServerStateResponse]:
+        """The daemon's state as it changes. See `watch_state` for `reconnect_s`."""
+        return self._watch(watches.server_state(), b"", reconnect_s)
+
+    def watch_state(
+        self,
+        *,
+        latest: bool = False,
+        resume_token: bytes = b"",
+        resnapshot: bool = True,
+        bookmark_interval_s: int = 0,
+        reconnect_s: float = RECONNECT_S,
+    ) -> AsyncIterator[state_pb.WatchStateResponse]:
+        """A snapshot, then deltas, with bookmarks: every revision, or only the newest of each thing with `latest`.
+
+        After a cut the watch resumes by itself for up to `reconnect_s`; 0 ends it at the first cut. A token that is
+        too old brings a fresh snapshot, or OUT_OF_RANGE without `resnapshot`.
+        """
+        watch = watches.state(latest=latest, resnapshot=resnapshot, bookmark_interval_s=bookmark_interval_s)
+        return self._watch(watch, resume_token, reconnect_s)
+
+    def watch_commands(
+        self, *, resume_token: bytes = b"", restart: bool = True, reconnect_s: float = RECONNECT_S
+    ) -> AsyncIterator[command_pb.WatchCommandsResponse]:
+        """Commands as they are accepted and settled. With `restart`, a token that is too old starts anew."""
+        return self._watch(watches.commands(restart=restart), resume_token, reconnect_s)
+
+    def stream_telemetry(
+        self,
+        *,
+        metrics: Sequence[str] = (),
+        max_frames_per_s: float = 0.0,
+        latest_only: bool = False,
+        min_event_level: str = "",
+        reconnect_s: float = RECONNECT_S,
+    ) -> AsyncIterator[telemetry_pb.StreamTelemetryResponse]:
+        """Samples in frames; names, or prefixes that end in `.*`, choose the metrics."""
+        watch = watches.telemetry(
+            metrics=metrics,
+            max_frames_per_s=max_frames_per_s,
+            latest_only=latest_only,
+            min_event_level=min_event_level,
+        )
+        return self._watch(watch, b"", reconnect_s)
+
+    def command_stream(self, *, max_in_flight: int = 8) -> CommandStream:
+        """A stream for high rates: signed batches up, receipts down, several batches under way at once."""
+        return CommandStream(
+            self._signed_stream(COMMAND_STREAM), new_id=self._signer.new_id, max_in_flight=max_in_flight
+        )
+
+    def decision_session(
+        self,
+        mode: LeaseMode = LEASE_MODE_STEER,
+        policy_name: str = "",
+        policy_version: str = "",
+        packet_every_steps: int = 0,
+    ) -> DecisionSession:
+        """A policy's session: an async context manager that holds the lease, and an iterator of decision requests."""
+        opening = policy_pb.SessionOpening(
+            mode=mode,
+            policy_name=policy_name,
+            policy_version=policy_version,
+            packet_every_steps=packet_every_steps,
+        )
+        return DecisionSession(self._signed_stream(DECISION_STREAM), opening, new_id=self._signer.new_id)
+
+    # How calls are carried out
+
+    async def _carry_out(self, plan: Plan[AnswerT], timeout_s: float | None = None) -> AnswerT:
+        attempts = self._attempts(plan.call, (self._timeout_s if timeout_s is None else timeout_s) + plan.waits_s)
+        if plan.call.signed:
+            await self._meet()
+        payload = plan.message.SerializeToString()
+        while True:
+            request = self._envelope(plan.call, payload) if plan.call.signed else plan.message
+            try:
+                return await self._attempt(plan.call, request, attempts.remaining_s())
+            except LeylineError as error:
+                await asyncio.sleep(attempts.after(error))
+
+    async def _attempt(self, call: Call[AnswerT], request: Message, timeout_s: float) -> AnswerT:
+        try:
+            answer: AnswerT = await self._multicallable("unary_unary", call)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise decode_rpc_error(error, self.address) from error
+        return answer
+
+    async def _meet(self) -> None:
+        """Learn who the daemon is before the first signature."""
+        self._signer.require_key()
+        if not self._signer.knows_server:
+            await self.server_info()
+
+    async def _watch(self, watch: Watch[AnswerT], resume_token: bytes, reconnect_s: float) -> AsyncIterator[AnswerT]:
+        cursor = Cursor(resume_token=resume_token, reconnect_s=reconnect_s, monotonic=self._monotonic)
+        while True:
+            stream = self._multicallable("unary_stream", watch.call)(watch.opening(cursor.resume_token))
+            try:
+                async for response in stream:
+                    cursor.saw(response)
+                    yield response
+                wait_s = cursor.after_end()
+            except grpc.aio.AioRpcError as error:
+                wait_s = cursor.after_error(decode_rpc_error(error, self.address))
+            finally:
+                stream.cancel()
+            if wait_s is None:
+                return
+            await asyncio.sleep(wait_s)
+
+    def _signed_stream(self, call: Call[AnswerT]) -> SignedStream[AnswerT]:
+        return SignedStream(
+            call,
+            signer=self._signer,
+            meet=self._meet,
+            start=self._multicallable("stream_stream", call),
+            attempts=lambda: self._attempts(call, self._timeout_s),
+            address=self.address,
+        )
+
+    def _attempts(self, call: Call[Any], timeout_s: float) -> Attempts:
+        return Attempts(signer=self._signer if call.signed else None, timeout_s=timeout_s, monotonic=self._monotonic)
+
+    def _envelope(self, call: Call[Any], payload: bytes) -> Message:
+        return call.request_type(envelope=self._signer.sign(call.method, payload))
+
+    def _multicallable(self, shape: str, call: Call[Any]) -> Any:
+        if self._open_channel is None:
+            raise RuntimeError("the client is not open; use it as `async with AsyncClient(...) as client`")
+        if call.method not in self._multicallables:
+            self._multicallables[call.method] = getattr(self._open_channel, shape)(
+                call.method,
+                request_serializer=call.request_type.SerializeToString,
+                response_deserializer=call.answer_type.FromString,
+            )
+        return self._multicallables[call.method]

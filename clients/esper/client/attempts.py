@@ -1,0 +1,56 @@
+"""Decides after each failure of one call whether it is tried again, and when.
+
+Any thread, without I/O: it returns seconds to wait and leaves the waiting to the caller. gRPC's own retries are off,
+since they would send the same nonce again; here every attempt is signed anew, with the same request_id.
+"""
+
+from collections.abc import Callable
+
+from esper.client.errors import LeylineError, Unreachable
+from esper.client.signing import Signer
+
+_FIRST_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 2.0
+
+
+def backoff_s(num_failures: int) -> float:
+    """Seconds to wait after the n-th failure in a row, from 1: doubles up to a limit."""
+    return min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** (min(num_failures, 16) - 1))
+
+
+class Attempts:
+    """The attempts of one call until its deadline.
+
+    A refusal for a stale epoch or clock is answered by signing again, once each. A refusal that names a time to wait
+    is waited for. A signed call whose connection broke is sent again, because nobody knows whether it arrived and its
+    request_id makes that harmless; a read fails at once.
+    """
+
+    def __init__(self, *, signer: Signer | None, timeout_s: float, monotonic: Callable[[], float]) -> None:
+        self._signer = signer
+        self._monotonic = monotonic
+        self._deadline_s = monotonic() + timeout_s
+        self._adopted: set[str] = set()
+        self._num_cuts = 0
+
+    def remaining_s(self) -> float:
+        """Seconds left until the deadline, never negative."""
+        return max(0.0, self._deadline_s - self._monotonic())
+
+    def after(self, error: LeylineError) -> float:
+        """Seconds to wait before the next attempt. Raises `error` when there is to be none."""
+        wait_s = self._wait_s(error)
+        if wait_s is None or wait_s >= self.remaining_s():
+            raise error
+        return wait_s
+
+    def _wait_s(self, error: LeylineError) -> float | None:
+        if isinstance(error, Unreachable):
+            self._num_cuts += 1
+            return None if self._signer is None else backoff_s(self._num_cuts)
+        if self._signer is not None and error.reason not in self._adopted and self._signer.adopt(error):
+            self._adopted.add(error.reason)
+            return 0.0
+        if error.status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", ""):
+            return error.retry_after_s
+        return None

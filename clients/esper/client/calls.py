@@ -1,0 +1,110 @@
+"""The contract's methods as a table: names, message types, and which of them are signed.
+
+Any thread, without I/O. Both clients make their calls from this table; a test holds it against the proto files.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from esper.leyline.v1 import command_service_pb2 as command
+from esper.leyline.v1 import emergency_service_pb2 as emergency
+from esper.leyline.v1 import policy_service_pb2 as policy
+from esper.leyline.v1 import run_service_pb2 as run
+from esper.leyline.v1 import server_service_pb2 as server
+from esper.leyline.v1 import state_service_pb2 as state
+from esper.leyline.v1 import telemetry_service_pb2 as telemetry
+from esper.leyline.v1.command_pb2 import AdaptationCommand
+from esper.leyline.v1.field_report_pb2 import FieldReport
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[AnswerT]):
+    """One method."""
+
+    name: str
+    """Service and method, `CommandService/SubmitCommand`."""
+    request_type: type[Message]
+    answer_type: type[AnswerT]
+    payload_type: type[Message] | None = None
+    """What a signed method carries in its envelope; None for a read."""
+
+    @property
+    def method(self) -> str:
+        """The full name, as it is called and signed."""
+        return f"/esper.leyline.v1.{self.name}"
+
+    @property
+    def signed(self) -> bool:
+        """Whether the request carries a SignedEnvelope."""
+        return self.payload_type is not None
+
+
+GET_SERVER_INFO = Call("ServerService/GetServerInfo", server.GetServerInfoRequest, server.GetServerInfoResponse)
+WATCH_SERVER_STATE = Call(
+    "ServerService/WatchServerState", server.WatchServerStateRequest, server.WatchServerStateResponse
+)
+GET_RUN = Call("RunService/GetRun", run.GetRunRequest, run.GetRunResponse)
+LIST_RUNS = Call("RunService/ListRuns", run.ListRunsRequest, run.ListRunsResponse)
+STOP_RUN = Call("RunService/StopRun", run.StopRunRequest, run.StopRunResponse, run.StopRunPayload)
+SUBMIT_COMMAND = Call(
+    "CommandService/SubmitCommand",
+    command.SubmitCommandRequest,
+    command.SubmitCommandResponse,
+    AdaptationCommand,
+)
+SUBMIT_COMMANDS = Call(
+    "CommandService/SubmitCommands", command.SubmitCommandsRequest, command.SubmitCommandsResponse, command.CommandBatch
+)
+CANCEL_COMMAND = Call(
+    "CommandService/CancelCommand",
+    command.CancelCommandRequest,
+    command.CancelCommandResponse,
+    command.CancelCommandPayload,
+)
+COMMAND_STREAM = Call(
+    "CommandService/CommandStream", command.CommandStreamRequest, command.CommandStreamResponse, command.CommandBatch
+)
+GET_COMMAND = Call("CommandService/GetCommand", command.GetCommandRequest, command.GetCommandResponse)
+LIST_COMMANDS = Call("CommandService/ListCommands", command.ListCommandsRequest, command.ListCommandsResponse)
+WATCH_COMMANDS = Call("CommandService/WatchCommands", command.WatchCommandsRequest, command.WatchCommandsResponse)
+RAISE_EMERGENCY = Call(
+    "EmergencyService/RaiseEmergency",
+    emergency.RaiseEmergencyRequest,
+    emergency.RaiseEmergencyResponse,
+    emergency.EmergencySignal,
+)
+CLEAR_EMERGENCY = Call(
+    "EmergencyService/ClearEmergency",
+    emergency.ClearEmergencyRequest,
+    emergency.ClearEmergencyResponse,
+    emergency.ClearEmergencyPayload,
+)
+LIST_EMERGENCIES = Call(
+    "EmergencyService/ListEmergencies", emergency.ListEmergenciesRequest, emergency.ListEmergenciesResponse
+)
+GET_SEED = Call("StateService/GetSeed", state.GetSeedRequest, state.GetSeedResponse)
+LIST_SEEDS = Call("StateService/ListSeeds", state.ListSeedsRequest, state.ListSeedsResponse)
+LIST_SITES = Call("StateService/ListSites", state.ListSitesRequest, state.ListSitesResponse)
+GET_OPTIMIZERS = Call("StateService/GetOptimizers", state.GetOptimizersRequest, state.GetOptimizersResponse)
+WATCH_STATE = Call("StateService/WatchState", state.WatchStateRequest, state.WatchStateResponse)
+DECISION_STREAM = Call(
+    "PolicyService/DecisionStream", policy.DecisionStreamRequest, policy.DecisionStreamResponse, policy.PolicyDecision
+)
+"""Its first envelope carries a SessionOpening, every later one a PolicyDecision."""
+SUBMIT_FIELD_REPORT = Call(
+    "PolicyService/SubmitFieldReport",
+    policy.SubmitFieldReportRequest,
+    policy.SubmitFieldReportResponse,
+    FieldReport,
+)
+LIST_FIELD_REPORTS = Call(
+    "PolicyService/ListFieldReports", policy.ListFieldReportsRequest, policy.ListFieldReportsResponse
+)
+LIST_METRICS = Call("TelemetryService/ListMetrics", telemetry.ListMetricsRequest, telemetry.ListMetricsResponse)
+STREAM_TELEMETRY = Call(
+    "TelemetryService/StreamTelemetry", telemetry.StreamTelemetryRequest, telemetry.StreamTelemetryResponse
+)

@@ -1,0 +1,139 @@
+"""What can go wrong for a client, as exceptions decoded from the daemon's rich gRPC errors.
+
+Any thread. Every refusal of the daemon carries a reason of its error catalogue; the few errors that arise without a
+daemon's answer carry the same codes and words. Knows nothing of retries.
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from esper.leyline.v1.command_pb2 import CommandError
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_LOCAL = {
+    "DAEMON_UNREACHABLE": (
+        "UNAVAILABLE",
+        (
+            "E-CLI-001: No daemon answers at {address}: {detail}. "
+            "Start one with esperd serve FILE, or name its address with --address."
+        ),
+    ),
+    "NO_KEY": (
+        "FAILED_PRECONDITION",
+        (
+            "E-CLI-002: This change must be signed and no key was given. "
+            "Use --key FILE or set ESPER_KEY; esperd keys new makes one."
+        ),
+    ),
+    "KEY_FILE_INVALID": (
+        "INVALID_ARGUMENT",
+        "E-CFG-004: The key file {path} is not valid: {detail}. Make a key with esperd keys new --client-file.",
+    ),
+}
+"""Reason: (status, text) of the errors that a client meets by itself; the words are the catalogue's."""
+
+
+class LeylineError(Exception):
+    """A call that came to nothing: refused by the daemon, or never answered."""
+
+    def __init__(
+        self,
+        status: str,
+        reason: str,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """Name of the gRPC status; empty in a refusal that came inside a stream."""
+        self.reason = reason
+        """The catalogue's reason, e.g. `SEED_STAGE`; the status name when the server gave none."""
+        self.message = message
+        """Code, what happened and what to do next."""
+        self.metadata = dict(metadata or {})
+        """The facts of this case."""
+        self.retry_after_s = retry_after_s
+        """Seconds after which the same call may succeed; None when waiting does not help."""
+        self.violations = violations
+        """(field, what is wrong with it) of an invalid request."""
+
+
+class Unreachable(LeylineError):
+    """No daemon answered: nothing listens there, the connection broke, or the time ran out."""
+
+
+def local_error(reason: str, **facts: object) -> LeylineError:
+    """An error that arises without a daemon's answer, in the catalogue's words."""
+    status, text = _LOCAL[reason]
+    kind = Unreachable if reason == "DAEMON_UNREACHABLE" else LeylineError
+    return kind(status, reason, text.format(**facts), {name: str(value) for name, value in facts.items()})
+
+
+def decode_rpc_error(error: grpc.RpcError, address: str) -> LeylineError:
+    """Turn the exception of a gRPC call, of grpc or of grpc.aio, into a LeylineError."""
+    call: grpc.Call = error  # type: ignore[assignment]  # every RpcError of a call is also that call
+    code = call.code()
+    details = call.details() or ""
+    status = _rich_status(call)
+    if status is None:
+        return _plain_error(code, details, address)
+    info = ErrorInfo()
+    retry_after_s: float | None = None
+    violations: list[tuple[str, str]] = []
+    for detail in status.details:
+        retry_after_s = _read_detail(detail, info, violations, retry_after_s)
+    reason = info.reason or code.name
+    return LeylineError(code.name, reason, status.message, dict(info.metadata), retry_after_s, tuple(violations))
+
+
+def from_command_error(error: CommandError) -> LeylineError:
+    """Turn the refusal inside a stream's answer or a command into a LeylineError."""
+    metadata = dict(error.metadata)
+    return LeylineError("", error.reason, error.message, metadata, _seconds(metadata.get("retry_after_s")))
+
+
+def _rich_status(call: grpc.Call) -> Status | None:
+    for key, value in call.trailing_metadata() or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _plain_error(code: grpc.StatusCode, details: str, address: str) -> LeylineError:
+    # gRPC itself made this error. A cut connection shows as UNAVAILABLE, and as CANCELLED or INTERNAL when the cut
+    # came while the answer was under way.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return local_error("DAEMON_UNREACHABLE", address=address, detail=details.rstrip(". ") or code.name)
+    return LeylineError(code.name, code.name, details or code.name)
+
+
+def _read_detail(
+    detail: AnyMessage, info: ErrorInfo, violations: list[tuple[str, str]], retry_after_s: float | None
+) -> float | None:
+    retry, bad = RetryInfo(), BadRequest()
+    if detail.Is(ErrorInfo.DESCRIPTOR):
+        detail.Unpack(info)
+    elif detail.Unpack(retry):
+        seconds: float = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
+        return seconds
+    elif detail.Unpack(bad):
+        violations.extend((item.field, item.description) for item in bad.field_violations)
+    return retry_after_s
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

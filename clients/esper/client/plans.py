@@ -1,0 +1,187 @@
+"""What each method of the clients asks: the call, and the message that is sent or signed.
+
+Any thread, without I/O. The async and the sync client carry out the same plans; ids that the caller left empty are
+filled here once, before the first attempt, so that every retry carries the same.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from esper.client import calls
+from esper.client.calls import AnswerT, Call
+from esper.leyline.v1 import command_service_pb2 as command_pb
+from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
+from esper.leyline.v1 import policy_service_pb2 as policy_pb
+from esper.leyline.v1 import run_service_pb2 as run_pb
+from esper.leyline.v1 import server_service_pb2 as server_pb
+from esper.leyline.v1 import state_service_pb2 as state_pb
+from esper.leyline.v1 import telemetry_service_pb2 as telemetry_pb
+from esper.leyline.v1.command_pb2 import AdaptationCommand, Command
+from esper.leyline.v1.field_report_pb2 import FieldReport
+from esper.leyline.v1.vocabulary_pb2 import (
+    COMMAND_STATE_ACCEPTED,
+    COMMAND_STATE_UNSPECIFIED,
+    CommandState,
+    EmergencyLevel,
+    SeedLifecycleStage,
+)
+
+OUTCOME_S = 60.0
+"""How long a client waits for the outcome of a command, unless it is told otherwise."""
+
+MAX_WAIT_S = 20.0
+"""Longest single wait asked of GetCommand; longer waits are asked for again."""
+
+NewId = Callable[[], str]
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[AnswerT]):
+    """One call to be made."""
+
+    call: Call[AnswerT]
+    message: Message
+    """The request of a read; the payload to be signed otherwise."""
+    waits_s: float = 0.0
+    """Time that the daemon itself is asked to wait before it answers."""
+
+
+def is_final(command: Command) -> bool:
+    """Whether nothing more will happen to the command."""
+    return command.state not in (COMMAND_STATE_UNSPECIFIED, COMMAND_STATE_ACCEPTED)
+
+
+def server_info() -> Plan[server_pb.GetServerInfoResponse]:
+    """Who the daemon is."""
+    return Plan(calls.GET_SERVER_INFO, server_pb.GetServerInfoRequest())
+
+
+def run(run_id: str) -> Plan[run_pb.GetRunResponse]:
+    """One run; the current one for an empty id."""
+    return Plan(calls.GET_RUN, run_pb.GetRunRequest(run_id=run_id))
+
+
+def runs(page_size: int, page_token: str) -> Plan[run_pb.ListRunsResponse]:
+    """A page of runs."""
+    return Plan(calls.LIST_RUNS, run_pb.ListRunsRequest(page_size=page_size, page_token=page_token))
+
+
+def stop_run(reason: str, request_id: str) -> Plan[run_pb.StopRunResponse]:
+    """End the current run."""
+    return Plan(calls.STOP_RUN, run_pb.StopRunPayload(request_id=request_id, reason=reason))
+
+
+def seed(seed_id: str) -> Plan[state_pb.GetSeedResponse]:
+    """One seed with its story."""
+    return Plan(calls.GET_SEED, state_pb.GetSeedRequest(seed_id=seed_id))
+
+
+def seeds(stage: SeedLifecycleStage) -> Plan[state_pb.ListSeedsResponse]:
+    """The seeds, of one stage unless it is unknown (0)."""
+    return Plan(calls.LIST_SEEDS, state_pb.ListSeedsRequest(stage=stage))
+
+
+def sites() -> Plan[state_pb.ListSitesResponse]:
+    """The sites."""
+    return Plan(calls.LIST_SITES, state_pb.ListSitesRequest())
+
+
+def optimizers() -> Plan[state_pb.GetOptimizersResponse]:
+    """The optimizer groups."""
+    return Plan(calls.GET_OPTIMIZERS, state_pb.GetOptimizersRequest())
+
+
+def submit(command: AdaptationCommand, new_id: NewId) -> Plan[command_pb.SubmitCommandResponse]:
+    """One command, signed."""
+    return Plan(calls.SUBMIT_COMMAND, identified(command, new_id))
+
+
+def submit_batch(commands: Iterable[AdaptationCommand], new_id: NewId) -> Plan[command_pb.SubmitCommandsResponse]:
+    """Several commands under one signature."""
+    return Plan(calls.SUBMIT_COMMANDS, batch(commands, new_id))
+
+
+def batch(commands: Iterable[AdaptationCommand], new_id: NewId) -> command_pb.CommandBatch:
+    """Commands as one payload, each with a request_id."""
+    return command_pb.CommandBatch(commands=[identified(command, new_id) for command in commands])
+
+
+def cancel(command_id: str, reason: str) -> Plan[command_pb.CancelCommandResponse]:
+    """Take back a command."""
+    return Plan(calls.CANCEL_COMMAND, command_pb.CancelCommandPayload(command_id=command_id, reason=reason))
+
+
+def command(command_id: str, wait_s: float) -> Plan[command_pb.GetCommandResponse]:
+    """One command; the daemon waits up to `wait_s` for its outcome."""
+    wait_s = min(max(wait_s, 0.0), MAX_WAIT_S)
+    request = command_pb.GetCommandRequest(command_id=command_id, wait_ms=int(wait_s * 1000))
+    return Plan(calls.GET_COMMAND, request, waits_s=wait_s)
+
+
+def commands(
+    page_size: int, page_token: str, state: CommandState, seed_id: str
+) -> Plan[command_pb.ListCommandsResponse]:
+    """A page of commands."""
+    request = command_pb.ListCommandsRequest(page_size=page_size, page_token=page_token, state=state, seed_id=seed_id)
+    return Plan(calls.LIST_COMMANDS, request)
+
+
+def raise_emergency(
+    level: EmergencyLevel, reason: str, origin: str, acknowledge_within_s: float, request_id: str
+) -> Plan[emergency_pb.RaiseEmergencyResponse]:
+    """Raise the emergency level."""
+    signal = emergency_pb.EmergencySignal(
+        version=1,
+        level=level,
+        reason=reason,
+        origin=origin,
+        request_id=request_id,
+        acknowledge_within_ms=int(acknowledge_within_s * 1000),
+    )
+    return Plan(calls.RAISE_EMERGENCY, signal, waits_s=acknowledge_within_s)
+
+
+def clear_emergency(emergency_id: str, reason: str, request_id: str) -> Plan[emergency_pb.ClearEmergencyResponse]:
+    """Clear an emergency."""
+    payload = emergency_pb.ClearEmergencyPayload(emergency_id=emergency_id, reason=reason, request_id=request_id)
+    return Plan(calls.CLEAR_EMERGENCY, payload)
+
+
+def emergencies() -> Plan[emergency_pb.ListEmergenciesResponse]:
+    """The emergencies that stand."""
+    return Plan(calls.LIST_EMERGENCIES, emergency_pb.ListEmergenciesRequest())
+
+
+def metrics() -> Plan[telemetry_pb.ListMetricsResponse]:
+    """The metrics there are."""
+    return Plan(calls.LIST_METRICS, telemetry_pb.ListMetricsRequest())
+
+
+def submit_field_report(report: FieldReport, new_id: NewId) -> Plan[policy_pb.SubmitFieldReportResponse]:
+    """Store a field report; without a report_id it gets one."""
+    filled = _copy(report)
+    filled.report_id = report.report_id or new_id()
+    return Plan(calls.SUBMIT_FIELD_REPORT, filled)
+
+
+def field_reports(page_size: int, page_token: str) -> Plan[policy_pb.ListFieldReportsResponse]:
+    """A page of field reports."""
+    request = policy_pb.ListFieldReportsRequest(page_size=page_size, page_token=page_token)
+    return Plan(calls.LIST_FIELD_REPORTS, request)
+
+
+def identified(command: AdaptationCommand, new_id: NewId) -> AdaptationCommand:
+    """The command with a request_id; the caller's message is left as it is."""
+    filled = _copy(command)
+    filled.request_id = command.request_id or new_id()
+    return filled
+
+
+def _copy(message: MessageT) -> MessageT:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
