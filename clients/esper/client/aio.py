@@ -8,28 +8,24 @@ and tries again where that can help (`attempts.py`).
 """
 
 import asyncio
-import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
 from esper.client import plans, watches
-from esper.client.attempts import Attempts
 from esper.client.calls import COMMAND_STREAM, DECISION_STREAM, AnswerT, Call
-from esper.client.channel import OPTIONS, target
+from esper.client.channel import OPTIONS
 from esper.client.command_stream import CommandStream
-from esper.client.credentials import Credentials
+from esper.client.connection import Connection
 from esper.client.cursor import Cursor
 from esper.client.decision_session import DecisionSession
 from esper.client.errors import LeylineError, decode_rpc_error
 from esper.client.plans import Plan
 from esper.client.signed_stream import SignedStream
-from esper.client.signing import Signer
 from esper.client.watches import RECONNECT_S, Watch
 from esper.leyline.v1 import command_service_pb2 as command_pb
 from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
@@ -51,30 +47,11 @@ from esper.leyline.v1.vocabulary_pb2 import (
 )
 
 
-class AsyncClient:
+class AsyncClient(Connection):
     """A connection to one daemon; an async context manager.
 
-    `address` is `unix:PATH` or `HOST:PORT`; reads need no credentials. `timeout_s` is the time of one call with all
-    its attempts. Every method raises LeylineError, or its kind Unreachable when no daemon answers.
+    Every method raises LeylineError, or its kind Unreachable when no daemon answers.
     """
-
-    def __init__(
-        self,
-        address: str,
-        credentials: Credentials | None = None,
-        *,
-        timeout_s: float = 10.0,
-        wall_clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> None:
-        self.address = address
-        self._target = target(address)
-        self._timeout_s = timeout_s
-        self._monotonic = monotonic
-        self._signer = Signer(credentials, wall_clock=wall_clock, random_bytes=random_bytes)
-        self._open_channel: grpc.aio.Channel | None = None
-        self._multicallables: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
         self._open_channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
@@ -83,10 +60,7 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._open_channel is not None:
-            await self._open_channel.close()
-            self._open_channel = None
-            self._multicallables.clear()
+        await self._take_channel().close()
 
     # Reads
 
@@ -163,7 +137,7 @@ class AsyncClient:
 
     async def outcome(self, command: Command, *, timeout_s: float | None = None) -> Command:
         """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated)."""
-        deadline_s = self._monotonic() + (plans.OUTCOME_S if timeout_s is None else timeout_s)
+        deadline_s = self._outcome_deadline_s(timeout_s, plans.OUTCOME_S)
         while not plans.is_final(command) and (left_s := deadline_s - self._monotonic()) > 0:
             command = await self.command(command.command_id, wait_s=left_s)
         return command
@@ -278,12 +252,12 @@ class AsyncClient:
     # How calls are carried out
 
     async def _carry_out(self, plan: Plan[AnswerT], timeout_s: float | None = None) -> AnswerT:
-        attempts = self._attempts(plan.call, (self._timeout_s if timeout_s is None else timeout_s) + plan.waits_s)
+        attempts = self._attempts_of(plan, timeout_s)
         if plan.call.signed:
             await self._meet()
         payload = plan.message.SerializeToString()
         while True:
-            request = self._envelope(plan.call, payload) if plan.call.signed else plan.message
+            request = self._request(plan, payload)
             try:
                 return await self._attempt(plan.call, request, attempts.remaining_s())
             except LeylineError as error:
@@ -291,7 +265,7 @@ class AsyncClient:
 
     async def _attempt(self, call: Call[AnswerT], request: Message, timeout_s: float) -> AnswerT:
         try:
-            answer: AnswerT = await self._multicallable("unary_unary", call)(request, timeout=timeout_s)
+            answer: AnswerT = await self._stub("unary_unary", call)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise decode_rpc_error(error, self.address) from error
         return answer
@@ -305,7 +279,7 @@ class AsyncClient:
     async def _watch(self, watch: Watch[AnswerT], resume_token: bytes, reconnect_s: float) -> AsyncIterator[AnswerT]:
         cursor = Cursor(resume_token=resume_token, reconnect_s=reconnect_s, monotonic=self._monotonic)
         while True:
-            stream = self._multicallable("unary_stream", watch.call)(watch.opening(cursor.resume_token))
+            stream = self._stub("unary_stream", watch.call)(watch.opening(cursor.resume_token))
             try:
                 async for response in stream:
                     cursor.saw(response)
@@ -324,24 +298,7 @@ class AsyncClient:
             call,
             signer=self._signer,
             meet=self._meet,
-            start=self._multicallable("stream_stream", call),
-            attempts=lambda: self._attempts(call, self._timeout_s),
+            start=self._stub("stream_stream", call),
+            attempts=lambda: self._attempts(call),
             address=self.address,
         )
-
-    def _attempts(self, call: Call[Any], timeout_s: float) -> Attempts:
-        return Attempts(signer=self._signer if call.signed else None, timeout_s=timeout_s, monotonic=self._monotonic)
-
-    def _envelope(self, call: Call[Any], payload: bytes) -> Message:
-        return call.request_type(envelope=self._signer.sign(call.method, payload))
-
-    def _multicallable(self, shape: str, call: Call[Any]) -> Any:
-        if self._open_channel is None:
-            raise RuntimeError("the client is not open; use it as `async with AsyncClient(...) as client`")
-        if call.method not in self._multicallables:
-            self._multicallables[call.method] = getattr(self._open_channel, shape)(
-                call.method,
-                request_serializer=call.request_type.SerializeToString,
-                response_deserializer=call.answer_type.FromString,
-            )
-        return self._multicallables[call.method]
