@@ -1,0 +1,153 @@
+"""What must reach the journal without anybody waiting for it: outcomes, the run's history, audit rows.
+
+Event loop only; one task writes, in order, and keeps what it could not write until it can. An outcome is told to
+clients only once it is durable. Knows neither gRPC nor what a record means.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from esperd.leyline.commands import Outcome
+from esperd.leyline.errors import EsperdError
+from esperd.oona.failures import JournalUnavailable
+from esperd.oona.journal import Journal
+from esperd.oona.records import CommandRecord, Record, Settlement, SettleStatus
+
+RETRY_S = 1.0
+MAX_GROUP = 1024
+
+RowT = TypeVar("RowT")
+
+
+class Recorder:
+    """The journal's writer for everything that the trainer reports."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        on_accepted: Callable[[Sequence[CommandRecord]], None],
+        on_settled: Callable[[Sequence[Settlement], float], None],
+        on_health: Callable[[bool], None],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """Make a recorder.
+
+        Args:
+            journal: where rows go.
+            clock: Unix seconds.
+            sleep: waits so many seconds between tries.
+            on_accepted: hears of commands recorded by `accept_later` that are durable now.
+            on_settled: hears of outcomes that are durable now, and when.
+            on_health: hears whether the journal can be written.
+            log: hears of what could not be written.
+        """
+        self._journal = journal
+        self._clock = clock
+        self._sleep = sleep
+        self._on_accepted = on_accepted
+        self._on_settled = on_settled
+        self._on_health = on_health
+        self._log = log
+        self._commands: list[CommandRecord] = []
+        self._outcomes: list[Outcome] = []
+        self._records: list[Record] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    def accept_later(self, record: CommandRecord) -> None:
+        """Record a command that was already handed over: an emergency does not wait for a disk."""
+        self._commands.append(record)
+        self._start()
+
+    def settle_later(self, outcome: Outcome) -> None:
+        """Record a final outcome."""
+        self._outcomes.append(outcome)
+        self._start()
+
+    def append_later(self, record: Record) -> None:
+        """Record a row of history or of the audit trail."""
+        self._records.append(record)
+        self._start()
+
+    async def flush(self) -> None:
+        """Wait until everything has been written, or cannot be."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+
+    async def stop(self) -> None:
+        """Give up writing; what is left is logged as lost."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+        lost = len(self._commands) + len(self._outcomes) + len(self._records)
+        if lost:
+            self._log.error("rows were lost: the journal could not be written", num_rows=lost)
+
+    def _start(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write_all(), name="journal recorder")
+
+    async def _write_all(self) -> None:
+        while self._commands or self._outcomes or self._records:
+            try:
+                await self._write_group()
+            except JournalUnavailable as error:
+                self._on_health(False)
+                self._log.error("the journal cannot be written; trying again", error=error.message)
+                await self._sleep(RETRY_S)
+            else:
+                self._on_health(True)
+
+    async def _write_group(self) -> None:
+        """Write the oldest rows of each kind; they leave the lists only when they are durable."""
+        commands, outcomes = self._commands[:MAX_GROUP], self._outcomes[:MAX_GROUP]
+        records = self._records[:MAX_GROUP]
+        if commands:
+            await self._whole_or_single(commands, self._accept)
+            del self._commands[: len(commands)]
+        if outcomes:
+            now_s = self._clock()
+            settled = await self._journal.settle(outcomes, now_s)
+            del self._outcomes[: len(outcomes)]
+            self._tell_settled(settled, now_s)
+        if records:
+            await self._whole_or_single(records, self._append)
+            del self._records[: len(records)]
+
+    async def _accept(self, records: Sequence[CommandRecord]) -> None:
+        answers = await self._journal.accept(records)
+        self._on_accepted([answer.record for answer in answers])
+
+    async def _append(self, records: Sequence[Record]) -> None:
+        await self._journal.append(*records)
+
+    async def _whole_or_single(
+        self, rows: Sequence[RowT], write: Callable[[Sequence[RowT]], Awaitable[None]]
+    ) -> None:
+        """Write rows as one group; if the journal refuses the group, one by one, so that one bad row loses itself."""
+        try:
+            await write(rows)
+            return
+        except JournalUnavailable:
+            raise
+        except EsperdError as error:
+            if len(rows) == 1:
+                self._log.error("the journal refused a row", error=error.message)
+                return
+        for row in rows:
+            await self._whole_or_single([row], write)
+
+    def _tell_settled(self, settlements: Sequence[Settlement], now_s: float) -> None:
+        for settlement in settlements:
+            if settlement.status is not SettleStatus.RECORDED:
+                self._log.error(
+                    "an outcome was not recorded",
+                    command_id=settlement.outcome.command_id,
+                    cause=settlement.status.value,
+                )
+        self._on_settled([found for found in settlements if found.status is SettleStatus.RECORDED], now_s)

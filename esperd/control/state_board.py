@@ -1,0 +1,115 @@
+"""The state that watchers see: the newest snapshot, and the feed of what changed from revision to revision.
+
+Event loop only. Each change is serialised once; a delta is its changes' bytes put one after the other, which protobuf
+reads as one message. So EVERY and LATEST watchers share the same bytes.
+"""
+
+from collections.abc import Iterable
+
+from esper.leyline.v1 import state_service_pb2
+from esperd.control import shown
+from esperd.control.command_board import feed_epoch
+from esperd.control.deltas import (
+    BreakerChanged,
+    Change,
+    EmergenciesChanged,
+    OptimizersChanged,
+    RunChanged,
+    SeedChanged,
+    SeedGone,
+    SiteChanged,
+    changes,
+)
+from esperd.leyline.views import Snapshot
+from esperd.oona.feed import Feed
+from esperd.oona.feed_values import Delivery, FeedItem, ResumeToken
+
+_DELTA_TAG = bytes([state_service_pb2.WatchStateResponse.DELTA_FIELD_NUMBER << 3 | 2])
+
+
+class StateBoard:
+    """The newest snapshot as bytes, and the feed that continues it."""
+
+    def __init__(self, epoch: bytes, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._snapshot_bytes: bytes | None = None
+        self._last_delivery: tuple[tuple[FeedItem[None], ...], bytes] | None = None
+        self.feed: Feed[None] = Feed(feed_epoch(epoch, "state"), snapshot.revision)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Take in the next revision; one that watchers know already is passed over."""
+        revision = snapshot.revision
+        if revision <= self._snapshot.revision:
+            return
+        found = changes(self._snapshot, snapshot)
+        self._snapshot, self._snapshot_bytes = snapshot, None
+        items = [FeedItem(revision, key, _delta(change, snapshot).SerializeToString(), None) for key, change in found]
+        self.feed.publish(revision, items)
+
+    def snapshot_bytes(self) -> bytes:
+        """A serialised WatchStateResponse with everything, at the feed's revision."""
+        if self._snapshot_bytes is None:
+            message = state_service_pb2.WatchStateResponse(
+                revision=self._snapshot.revision,
+                resume_token=self.feed.token.encode(),
+                snapshot=shown.snapshot_message(self._snapshot),
+            )
+            self._snapshot_bytes = message.SerializeToString()
+        return self._snapshot_bytes
+
+    def delivery_bytes(self, delivery: Delivery[None]) -> bytes:
+        """A serialised WatchStateResponse with a delta, or a bookmark; the same object for the same changes."""
+        last = self._last_delivery
+        if last is not None and last[0] is delivery.items and not delivery.num_conflated and delivery.items:
+            return last[1]
+        data = _head(delivery.token, delivery.num_conflated) + _delta_field(delivery.items)
+        if not delivery.num_conflated:
+            self._last_delivery = (delivery.items, data)
+        return data
+
+
+def draining_bytes(token: ResumeToken) -> bytes:
+    """The last message of a watch when the daemon drains."""
+    message = state_service_pb2.WatchStateResponse(revision=token.revision, resume_token=token.encode(), draining=True)
+    return message.SerializeToString()
+
+
+def _head(token: ResumeToken, num_conflated: int) -> bytes:
+    message = state_service_pb2.WatchStateResponse(
+        revision=token.revision, resume_token=token.encode(), num_conflated=num_conflated
+    )
+    return message.SerializeToString()
+
+
+def _delta_field(items: Iterable[FeedItem[None]]) -> bytes:
+    body = b"".join(item.data for item in items)
+    return _DELTA_TAG + _varint(len(body)) + body if body else b""
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _delta(change: Change, snapshot: Snapshot) -> state_service_pb2.StateDelta:
+    match change:
+        case RunChanged(view):
+            return state_service_pb2.StateDelta(run=shown.run(view))
+        case SeedChanged(view):
+            return state_service_pb2.StateDelta(seeds=shown.seeds([view], snapshot))
+        case SeedGone(seed_id):
+            return state_service_pb2.StateDelta(removed_seed_ids=[str(seed_id)])
+        case SiteChanged(view):
+            return state_service_pb2.StateDelta(sites=[shown.site(view)])
+        case OptimizersChanged(views):
+            groups = [shown.optimizer(view) for view in views]
+            return state_service_pb2.StateDelta(optimizers=groups, optimizers_changed=True)
+        case EmergenciesChanged(views):
+            raised = [shown.emergency(view) for view in views]
+            return state_service_pb2.StateDelta(emergencies=raised, emergencies_changed=True)
+        case BreakerChanged(view):
+            return state_service_pb2.StateDelta(breakers=[shown.breaker(view)])
