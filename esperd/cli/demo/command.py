@@ -1,0 +1,146 @@
+"""The demo from beginning to end: files, jobs, table.
+
+Main thread, with an event loop of its own. Every number in the table is read from a run that has just been made.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from esperd.cli.demo.configuration import DemoFiles, make_demo_files, make_run_files
+from esperd.cli.demo.grown_run import run_grown
+from esperd.cli.demo.live import LiveLine
+from esperd.cli.demo.report import Measured, print_next_commands, print_table, to_json
+from esperd.cli.demo.results import GrownRun, RunResult
+from esperd.cli.demo.schedule import Schedule
+from esperd.cli.demo.tasks import TASKS, DemoTask, Option
+from esperd.cli.demo.worker_process import WorkerProcess
+
+TAMIYO_FIRST, RANDOM_NEXT, LONG_ARMS, SHORT_ARMS = range(4)
+"""Priorities: what others wait for first, then what takes long, so that no processor is idle at the end."""
+
+
+def run_demo(task_name: str, num_random_seeds: int, num_steps: int | None, *, as_json: bool, keep: bool) -> int:
+    """Run the demo and print what it measured. Raises EsperdError RUN_FAILED when one of its processes breaks."""
+    task = TASKS[task_name]
+    console = Console(stderr=as_json)
+    # Unix socket paths are limited to about 100 bytes, and the system's temporary folder may have a long name.
+    root = Path(tempfile.mkdtemp(prefix="esperd-demo-", dir="/tmp"))
+    try:
+        measured = asyncio.run(_measure(task, num_random_seeds, num_steps or task.num_steps, root, console))
+    except BaseException:
+        _leave(root, keep=True, console=console)
+        raise
+    _tell(measured, console, as_json=as_json)
+    _leave(root, keep=keep, console=console)
+    return 0
+
+
+def _tell(measured: Measured, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(to_json(measured)))
+        return
+    print_table(measured, console)
+    print_next_commands(console)
+
+
+def _leave(root: Path, *, keep: bool, console: Console) -> None:
+    if keep:
+        console.print(f"The runs' files are in {root}", highlight=False)
+    else:
+        shutil.rmtree(root)
+
+
+async def _measure(task: DemoTask, num_random_seeds: int, num_steps: int, root: Path, console: Console) -> Measured:
+    with LiveLine(console) as line:
+        num_processors = len(os.sched_getaffinity(0))
+        schedule = Schedule(num_processors, root, line.set_progress)
+        plan = _Plan(task, num_steps, make_demo_files(root, time.time()), schedule, line.show)
+        for random_seed in range(num_random_seeds):
+            plan.ask(random_seed)
+        await schedule.run()
+    seeds = range(num_random_seeds)
+    return Measured(
+        task,
+        {arm: [results[seed] for seed in seeds] for arm, results in plan.results.items()},
+        [plan.tamiyo[seed] for seed in seeds],
+    )
+
+
+@dataclass(slots=True)
+class _Plan:
+    """Asks for the jobs of each random seed and gathers their results."""
+
+    task: DemoTask
+    num_steps: int
+    files: DemoFiles
+    schedule: Schedule
+    show: Callable[[str], None]
+    results: dict[str, dict[int, RunResult]] = field(default_factory=dict)
+    tamiyo: dict[int, GrownRun] = field(default_factory=dict)
+
+    def ask(self, random_seed: int) -> None:
+        """The jobs that need nothing else first."""
+
+        async def tamiyo(_: WorkerProcess) -> None:
+            arguments = ["--policy", "heuristic", "--budget", self.task.budget]
+            run = self.tamiyo[random_seed] = await self._grow("tamiyo", random_seed, arguments)
+            self._ask_at_equal_flops(random_seed, run)
+
+        async def random(_: WorkerProcess) -> None:
+            await self._grow("random", random_seed, ["--policy", "random"])
+
+        self.schedule.ask(TAMIYO_FIRST, tamiyo)
+        self.schedule.ask(RANDOM_NEXT, random)
+        self._ask_arm("host", SHORT_ARMS, random_seed, num_steps=self.num_steps)
+
+    def _ask_at_equal_flops(self, random_seed: int, run: GrownRun) -> None:
+        flops = run.result.train_flops
+        insertions = [[fossil.site, fossil.blueprint_id, dict(fossil.parameters)] for fossil in run.fossils]
+        self._ask_arm("host_equal_flops", LONG_ARMS, random_seed, flops=flops)
+        self._ask_arm("scratch", SHORT_ARMS, random_seed, flops=flops, insertions=insertions)
+        self._ask_arm("static", SHORT_ARMS, random_seed, flops=flops, options=self.task.static_options)
+
+    def _ask_arm(
+        self,
+        arm: str,
+        priority: int,
+        random_seed: int,
+        *,
+        options: Any = (),
+        insertions: list[list[Any]] | None = None,
+        **budget: float,
+    ) -> None:
+        merged: dict[str, Option] = {**self.task.options, **dict(options)}
+        job = {
+            "spec": self.task.spec,
+            "options": merged,
+            "random_seed": random_seed,
+            "insertions": insertions or [],
+            **budget,
+        }
+
+        async def train(worker: WorkerProcess) -> None:
+            self._keep(arm, random_seed, await worker.train(job))
+
+        self.schedule.ask(priority, train)
+
+    async def _grow(self, arm: str, random_seed: int, arguments: list[str]) -> GrownRun:
+        name = f"{arm}-{random_seed}"
+        files = make_run_files(self.files, name, self.task, self.num_steps, random_seed)
+        run = await run_grown(name, self.files, files, [*arguments, "--seed", str(random_seed)], self.show)
+        self._keep(arm, random_seed, run.result)
+        return run
+
+    def _keep(self, arm: str, random_seed: int, result: RunResult) -> None:
+        self.results.setdefault(arm, {})[random_seed] = result

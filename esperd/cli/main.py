@@ -1,0 +1,151 @@
+"""The `esperd` command: every verb of the daemon's own command line, and the one place where errors become text.
+
+Main thread. Verbs import what they need when they run, so that `--help` answers at once and torch is loaded by the
+verbs that compute only. Exit codes: 0 done; 1 refused or failed; 2 bad usage; 3 no daemon answered; 130 broken off.
+"""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from esperd.leyline.errors import EsperdError
+
+# Read by grpc when it is imported: its fork handlers can deadlock beside threads, and nothing here forks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+EXIT_FAILED = 1
+EXIT_BROKEN_OFF = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="esperd")
+def esperd() -> None:
+    """Train a PyTorch model as a service, and let it grow while it trains."""
+
+
+@esperd.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Replace one setting of the file.")
+def serve(file: Path, overrides: tuple[str, ...]) -> int:
+    """Run the daemon with the configuration FILE until it is told to end."""
+    from esperd.config.load import load_settings
+    from esperd.weatherlight.serve import serve as run_daemon
+
+    return run_daemon(load_settings(file, overrides), file.absolute().parent)
+
+
+@esperd.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Replace one setting of the file.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print the result.")
+def check(file: Path, overrides: tuple[str, ...], output: str) -> None:
+    """Import the task of FILE, run one step, and print shapes, sites and what growing would cost."""
+    from esperd.cli.check import print_check
+
+    print_check(file, overrides, as_json=output == "json")
+
+
+@esperd.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def init(directory: Path) -> None:
+    """Write a small task and its configuration into DIRECTORY."""
+    from esperd.cli.init import write_example
+
+    write_example(directory)
+
+
+@esperd.group()
+def keys() -> None:
+    """Make and list the keys that sign requests."""
+
+
+@keys.command("new")
+@click.argument("principal")
+@click.option(
+    "--permission",
+    "permissions",
+    multiple=True,
+    type=click.Choice(["observe", "command", "emergency", "compile", "operate", "admin"]),
+    help="What the key allows; give it once for each permission.",
+)
+@click.option(
+    "--keyring", type=click.Path(path_type=Path), required=True, help="The daemon's key ring; made if absent."
+)
+@click.option("--client-file", type=click.Path(path_type=Path), required=True, help="Where the client's file goes.")
+@click.option("--address", default="", help="The daemon's address, to be kept in the client's file.")
+@click.option("--days", type=click.IntRange(1, 36500), help="How long the key is valid; for ever if not given.")
+def keys_new(
+    principal: str, permissions: tuple[str, ...], keyring: Path, client_file: Path, address: str, days: int | None
+) -> None:
+    """Make a key for PRINCIPAL, add it to the key ring and write the client's file."""
+    from esperd.cli.keys import new_key_pair
+
+    if not permissions:
+        raise click.UsageError("Name at least one --permission.")
+    new_key_pair(principal, permissions, keyring, client_file, address, days)
+
+
+@keys.command("list")
+@click.option("--keyring", type=click.Path(path_type=Path), required=True, help="The daemon's key ring.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print the result.")
+def keys_list(keyring: Path, output: str) -> None:
+    """List the keys of a key ring, without their secrets."""
+    from esperd.cli.keys import print_keys
+
+    print_keys(keyring, as_json=output == "json")
+
+
+@esperd.command()
+@click.option("--task", type=click.Choice(["digits", "bytes"]), default="digits", help="What is trained.")
+@click.option("--random-seeds", type=click.IntRange(1, 100), default=3, help="Runs of every arm.")
+@click.option(
+    "--steps", type=click.IntRange(200, 1_000_000), help="Steps of a run; the task's own number if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of a table.")
+@click.option("--keep", is_flag=True, help="Leave the runs' files (journal, log, keys) where they are.")
+def demo(task: str, random_seeds: int, steps: int | None, as_json: bool, keep: bool) -> int:
+    """Train a model, let a policy process grow it over gRPC, and compare it with what could beat it."""
+    from esperd.cli.demo.command import run_demo
+
+    return run_demo(task, random_seeds, steps, as_json=as_json, keep=keep)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; every error becomes a text on stderr and an exit code here."""
+    try:
+        status = esperd.main(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_BROKEN_OFF
+    except EsperdError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.metadata.get("traceback"):
+            click.echo(error.metadata["traceback"], err=True)
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last line of the process: what nobody foresaw is told, not thrown
+        click.echo(_unexpected(error), err=True)
+        return EXIT_FAILED
+    return status if isinstance(status, int) else 0
+
+
+def _unexpected(error: Exception) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="esperd-", suffix=".traceback", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    detail = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return f"error: {EsperdError('INTERNAL', detail=detail).message}\nThe traceback is in {file.name}"
+
+
+if __name__ == "__main__":
+    main()

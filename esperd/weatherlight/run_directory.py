@@ -1,0 +1,52 @@
+"""The run's directory: made private, owned by one daemon at a time.
+
+Main thread. The lock is the kernel's, so a killed daemon leaves none behind.
+"""
+
+from pathlib import Path
+
+from esperd.leyline.errors import EsperdError
+from esperd.oona.owner_lock import OwnerLock
+
+SOCKET_NAME = "leyline.sock"
+JOURNAL_NAME = "journal.sqlite"
+KEYRING_NAME = "keys.toml"
+
+
+class RunDirectory:
+    """Held from its making until `release`."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory (mode 0700) and take it.
+
+        Raises:
+            EsperdError: DIRECTORY_TAKEN (another daemon holds it) or CONFIG_UNREADABLE (it cannot be made or written).
+        """
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = OwnerLock(path / "esperd")
+        except OSError as error:
+            detail = f"the run directory cannot be used: {error.strerror or error}"
+            raise EsperdError("CONFIG_UNREADABLE", path=path, detail=detail) from error
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self.path / JOURNAL_NAME
+
+    @property
+    def default_address(self) -> str:
+        """The address the control plane listens on when the configuration names none."""
+        return f"unix:{self.path / SOCKET_NAME}"
+
+    def keyring_path(self, configured: str) -> Path | None:
+        """The key ring's file: the configured one, else the directory's own if it is there, else None."""
+        if configured:
+            return Path(configured)
+        own = self.path / KEYRING_NAME
+        return own if own.exists() else None
+
+    def release(self) -> None:
+        """Let another daemon have it."""
+        self._lock.release()
