@@ -1,0 +1,93 @@
+"""Translates a SystemStatePacket into an observation.
+
+Policy process. With `wire` the only modules of the policy that know protobuf. A packet carries sites and run only when
+they changed, so the reader keeps the last ones it saw.
+"""
+
+import math
+
+from esper.leyline.v1 import state_pb2, vocabulary_pb2
+from esper.tamiyo.observation import Cost, Gain, Observation, Offer, Seed, Site
+
+BYTES_KNOWN_GB = 1e-6
+"""Total memory below this means that the daemon does not know it."""
+
+
+class PacketReader:
+    """Makes moments of one stream's packets."""
+
+    def __init__(self) -> None:
+        self._sites: tuple[Site, ...] = ()
+
+    def read(self, packet: state_pb2.SystemStatePacket) -> Observation:
+        """The moment that a packet describes, without its past."""
+        if packet.sites:
+            self._sites = tuple(_site(site) for site in packet.sites)
+        seeds = tuple(_seed(seed) for seed in packet.seed_states)
+        return Observation(
+            run_id=packet.training_run_id,
+            step=packet.global_step,
+            num_steps_total=packet.num_steps_total,
+            lr_phase=packet.lr_phase,
+            revision=packet.revision,
+            reason=packet.reason,
+            probe_loss=packet.probe_loss,
+            validation_loss=packet.validation_loss,
+            training_loss=packet.training_loss,
+            emergency_level=packet.emergency_level,
+            host_step_flops=packet.host_step_flops,
+            batch_size=next((site.activation_shape[0] for site in self._sites if site.activation_shape), 0),
+            memory_used=_memory_used(packet.hardware_context),
+            seeds=seeds,
+            sites=self._sites,
+        )
+
+
+def _seed(seed: state_pb2.SeedState) -> Seed:
+    return Seed(
+        seed_id=seed.seed_id,
+        stage=stage_name(seed.stage),
+        site=seed.site,
+        blueprint_id=seed.blueprint_id,
+        stage_steps=seed.stage_steps,
+        germinated_step=seed.germinated_step,
+        alpha=seed.alpha,
+        learning_rate=seed.learning_rate,
+        cost=_cost(seed.cost),
+        gains=tuple(
+            Gain(gain.kind, gain.mean, gain.lower, gain.upper, gain.num_samples) for gain in seed.contributions
+        ),
+        first_order_gain=seed.first_order_gain,
+        num_isolation_violations=seed.num_isolation_violations,
+        risk=seed.risk_score,
+        requested_by=seed.requested_by,
+    )
+
+
+def _site(site: state_pb2.Site) -> Site:
+    offers = tuple(
+        Offer(offer.blueprint_id, _cost(offer.cost), offer.risk, tier_name(offer.tier)) for offer in site.offers
+    )
+    return Site(site.site, site.vacant, tuple(site.activation_shape), site.num_fossils, offers)
+
+
+def _cost(cost: state_pb2.Cost) -> Cost:
+    return Cost(cost.num_parameters, cost.forward_flops, cost.backward_flops)
+
+
+def _memory_used(hardware: state_pb2.HardwareContext) -> float:
+    if hardware.total_memory_gb < BYTES_KNOWN_GB:
+        return math.nan
+    return 1.0 - hardware.available_memory_gb / hardware.total_memory_gb
+
+
+def stage_name(stage: int) -> str:
+    """`TRAINING` for SEED_STAGE_TRAINING; a number that this contract does not know is `UNKNOWN`."""
+    names = vocabulary_pb2.SeedLifecycleStage
+    return names.Name(stage).removeprefix("SEED_STAGE_") if stage in names.values() else "UNKNOWN"
+
+
+def tier_name(tier: int) -> str:
+    """`SAFE` for BLUEPRINT_TIER_SAFE; a number that this contract does not know is taken as the riskiest."""
+    names = vocabulary_pb2.BlueprintTier
+    return names.Name(tier).removeprefix("BLUEPRINT_TIER_") if tier in names.values() else "HIGH_RISK"
