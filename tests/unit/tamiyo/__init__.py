@@ -1,1 +1,1 @@
-"""Tests of esperd: oona."""
+"""Tests of esperd: tamiyo."""
