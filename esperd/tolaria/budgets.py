@@ -21,11 +21,13 @@ MEAN_RATIO = 3.0
 class StepWindow:
     """Step times, window by window: their median against the baseline of the run's own quiet windows.
 
-    A window is quiet when no seed was live in it and it kept its budget.
+    A window is quiet when no seed was live in it and it kept its budget. One with live seeds may take `seed_ratio` times
+    longer: their work is wanted, and gate G3 judges it seed by seed.
     """
 
-    def __init__(self, budgets: BudgetSettings) -> None:
+    def __init__(self, budgets: BudgetSettings, seed_ratio: float) -> None:
         self._budgets = budgets
+        self._seed_ratio = seed_ratio
         self._times_s: list[float] = []
         self._was_quiet = True
         self._quiet_medians_s: deque[float] = deque(maxlen=BASELINE_WINDOWS)
@@ -44,17 +46,18 @@ class StepWindow:
         median_s, longest_s = median(self._times_s), max(self._times_s)
         self._times_s.clear()
         was_quiet, self._was_quiet = self._was_quiet, True
-        is_slow, detail = self._judge(median_s, longest_s)
+        ratio = self._budgets.slow_ratio * (1.0 if was_quiet else self._seed_ratio)
+        is_slow, detail = self._judge(median_s, longest_s, ratio)
         if was_quiet and not is_slow:
             self._quiet_medians_s.append(median_s)
             self.baseline_s = median(self._quiet_medians_s)
         return WindowMeasured(is_slow, is_loss_sound, detail)
 
-    def _judge(self, median_s: float, longest_s: float) -> tuple[bool, str]:
+    def _judge(self, median_s: float, longest_s: float, ratio: float) -> tuple[bool, str]:
         cap_s = self._budgets.step_cap_s
         if cap_s > 0 and longest_s > cap_s:
             return True, f"a step took {longest_s:.3f} s, the cap is {cap_s:.3f} s"
-        if self.baseline_s > 0 and median_s > self._budgets.slow_ratio * self.baseline_s:
+        if self.baseline_s > 0 and median_s > ratio * self.baseline_s:
             return True, f"steps take {median_s * 1e3:.2f} ms, the run's own baseline is {self.baseline_s * 1e3:.2f} ms"
         return False, ""
 

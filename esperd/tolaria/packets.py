@@ -20,24 +20,26 @@ class PacketProbe:
         self._max_units = growth.max_probe_units
         self._interval = packet_every_steps
         self._num_units = 0
-        self._last_step = 0
+        self._last_step: int | None = None
 
-    def units_now(self, step: int, batch_units: int) -> int:
-        """Units to measure at this packet; 0 when the budget since the last measurement does not allow it.
+    def units_now(self, step: int, batch_units: int, *, is_last: bool = False) -> int:
+        """Units to measure at this packet; 0 when it is not this packet's turn.
 
-        The number is fixed at the first packet from the steps between packets, and kept.
+        With an interval between packets every packet on it is measured, else those that the budget allows since the
+        last one; the run's last packet always. The number of units is fixed at the first measurement.
         """
         if self._num_units == 0:
-            interval = self._interval or max(1, step)
-            affordable = int(self._budget * interval * _FORWARDS_PER_STEP * batch_units)
+            affordable = int(self._budget * (self._interval or max(1, step)) * _FORWARDS_PER_STEP * batch_units)
             self._num_units = max(_MIN_UNITS, min(affordable, self._max_units))
-        elif self._cost_steps(batch_units) > self._budget * (step - self._last_step) and not self._is_on_time(step):
+        if not (is_last or self._is_due(step, batch_units)):
             return 0
         self._last_step = step
         return self._num_units
 
-    def _is_on_time(self, step: int) -> bool:
-        return self._interval > 0 and step - self._last_step >= self._interval
+    def _is_due(self, step: int, batch_units: int) -> bool:
+        if self._interval > 0:
+            return step % self._interval == 0
+        return self._last_step is None or self._cost_steps(batch_units) <= self._budget * (step - self._last_step)
 
     def _cost_steps(self, batch_units: int) -> float:
         return self._num_units / (_FORWARDS_PER_STEP * batch_units)

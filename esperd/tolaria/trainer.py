@@ -110,7 +110,7 @@ class Trainer:
         self._loss_reader = LossReader(device, task.optimizer, has_scaler=has_scaler)
         self._loss_window = LossWindow(settings.budgets.anomaly_window)
         self._is_loss_sound = True
-        self._step_window = StepWindow(settings.budgets)
+        self._step_window = StepWindow(settings.budgets, growth.max_step_time_ratio)
         self._telemetry = StepTelemetry(bridge)
         self._packet_probe = PacketProbe(growth, settings.policy.packet_every_steps)
         self._num_packets = 0
@@ -135,7 +135,7 @@ class Trainer:
     def step(self) -> None:
         """One optimizer step and its safe point."""
         started_s = time.perf_counter()
-        step, executor = self._progress.global_step, self.executor
+        step, executor = self._progress.global_step + 1, self.executor  # counted as it will be when it is done
         batch = self._batch = self._feed.next_batch()
         is_growing = executor.active
         if is_growing:
@@ -143,7 +143,7 @@ class Trainer:
         loss = self._forward_backward(batch)
         advice = executor.after_backward(step, batch, loss.detach()) if is_growing else StepAdvice.STEP
         self._update_host(loss, advice)
-        self._progress.global_step = step + 1
+        self._progress.global_step = step
         self._progress.flops += self._progress.host_step_flops
         epoch_ended = self._feed.advance()
         safe_point_s = time.perf_counter()
@@ -250,7 +250,8 @@ class Trainer:
         """Tell policies how the run stands, with the loss on held-out data where the budget allows it."""
         progress = self._progress
         batch_units = losses.num_units(self._batch)
-        num_units = self._packet_probe.units_now(progress.global_step, batch_units)
+        is_last = reason == "run_finished"
+        num_units = self._packet_probe.units_now(progress.global_step, batch_units, is_last=is_last)
         probe_loss = float("nan")
         if num_units > 0:
             batch = self._probe_set.fixed(num_units)
