@@ -21,8 +21,8 @@ MEAN_RATIO = 3.0
 class StepWindow:
     """Step times, window by window: their median against the baseline of the run's own quiet windows.
 
-    A window is quiet when no seed was live in it and it kept its budget. One with live seeds may take `seed_ratio` times
-    longer: their work is wanted, and gate G3 judges it seed by seed.
+    A window is quiet when no seed was live in it and it kept its budget. One with live seeds may take `seed_ratio`
+    times longer: their work is wanted, and gate G3 judges it seed by seed.
     """
 
     def __init__(self, budgets: BudgetSettings, seed_ratio: float) -> None:
@@ -52,6 +52,12 @@ class StepWindow:
             self._quiet_medians_s.append(median_s)
             self.baseline_s = median(self._quiet_medians_s)
         return WindowMeasured(is_slow, is_loss_sound, detail)
+
+    def forget_baseline(self) -> None:
+        """Begin anew: the host itself has changed, and its steps with it."""
+        self._quiet_medians_s.clear()
+        self.baseline_s = 0.0
+        self._was_quiet = False  # the window that has begun is neither the old host's nor the new one's
 
     def _judge(self, median_s: float, longest_s: float, ratio: float) -> tuple[bool, str]:
         cap_s = self._budgets.step_cap_s

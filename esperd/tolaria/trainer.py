@@ -354,10 +354,17 @@ class Trainer:
 
     def _note_change(self, changed: bool) -> None:
         if changed:
-            fossil_flops = self.executor.fossil_flops_per_unit * losses.num_units(self._batch)
-            self._progress.host_step_flops = self._bare_step_flops + fossil_flops
+            self._note_growth()
             self._publisher.bump()
             self._publisher.publish()
+
+    def _note_growth(self) -> None:
+        """What is fossilized belongs to the host's step: its operations, and a new baseline of its time."""
+        fossil_flops = self.executor.fossil_flops_per_unit * losses.num_units(self._batch)
+        step_flops = self._bare_step_flops + fossil_flops
+        if step_flops != self._progress.host_step_flops:
+            self._progress.host_step_flops = step_flops
+            self._step_window.forget_baseline()
 
     def _see_loss(self, value: float) -> LossAnomaly | None:
         self._telemetry.loss = value
