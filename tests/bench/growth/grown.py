@@ -6,6 +6,7 @@ No daemon and no policy: what is asked, and at which step, is the experiment's. 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -29,9 +30,9 @@ class GrowthPlan:
 
     insertions: Sequence[Insertion]
     germinate_at_step: int
-    growth: Mapping[str, object] = field(default_factory=dict)
+    growth: Mapping[str, Any] = field(default_factory=dict)
     """Changes to GrowthSettings."""
-    training: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     """Changes to TrainingSettings."""
     cull_at_step: int = 0
     """Cull every seed at this step; 0 culls none."""

@@ -7,6 +7,7 @@ bf16 autocast as well; the value is the largest absolute difference, and the goa
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from esperd.examples.arms import Insertion
 from tests.bench.growth.grown import GrowthPlan, grow
@@ -20,7 +21,7 @@ INSERTIONS = (
     Insertion("block1", "squeeze_excite"),
     Insertion("block2", "depthwise"),
 )
-VARIANTS: Mapping[str, Mapping[str, object]] = {
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "clipping": {"clip_grad_norm": 1.0},
     "bf16": {"amp": "bf16"},

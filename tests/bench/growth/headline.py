@@ -5,14 +5,14 @@ transformer of one layer that has saturated, three layers grown at step 1,500 of
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from esperd.examples import bytes as byte_task
 from esperd.examples import digits
 from esperd.examples.arms import ArmResult, Insertion, steps_for_flops, train_arm
 from esperd.tolaria.task import Task
-from tests.bench.growth.grown import GrowthPlan, grow
+from tests.bench.growth.grown import GrownRun, GrowthPlan, grow
 from tests.bench.growth.paired import mean_and_std, paired
 from tests.bench.growth.pool import run_jobs
 from tests.bench.report import AT_MOST, Row
@@ -20,7 +20,18 @@ from tests.bench.report import AT_MOST, Row
 MAX_SPIKE = 0.15
 """Nats; the worst rise of the validation loss that a blend may cause."""
 
-TASKS = {"digits": digits.build, "bytes": byte_task.build}
+ARMS = (
+    "host_equal_flops",
+    "host",
+    "naive_zero",
+    "naive_random",
+    "scratch_equal_steps",
+    "scratch_equal_flops",
+    "static_equal_flops",
+)
+"""Besides the grown run; the longest first, so that the workers end together."""
+
+TASKS: Mapping[str, Callable[..., Task]] = {"digits": digits.build, "bytes": byte_task.build}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,59 +70,75 @@ SATURATED = Headline(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SeedRun:
-    """Every arm for one random seed."""
-
-    arms: Mapping[str, ArmResult]
-    worst_spike: float
-    num_fossilized: int
-
-
 def run(headline: Headline, random_seeds: Sequence[int], num_workers: int) -> list[Row]:
-    """All arms over all random seeds."""
-    runs = run_jobs(functools.partial(one_seed, headline), random_seeds, num_workers)
-    name = headline.name
-    losses = {arm: [run.arms[arm].val_loss for run in runs] for arm in runs[0].arms}
-    grown = losses["grown"]
-    rows = [row for arm in losses for row in _arm_rows(f"{name}.{arm}", [run.arms[arm] for run in runs])]
-    for arm, values in losses.items():
-        if arm != "grown":
-            rows += _difference_rows(f"{name}.grown_minus_{arm}", grown, values)
-    spikes = [run.worst_spike for run in runs]
-    num_fossilized = [float(run.num_fossilized) for run in runs]
-    rows.append(_spread_row(f"{name}.worst_spike", max(spikes), spikes, "nats", MAX_SPIKE))
-    rows.append(_spread_row(f"{name}.fossilized_seeds", mean_and_std(num_fossilized)[0], num_fossilized, "1", None))
-    return rows + _goal_rows(headline, losses)
+    """All arms over all random seeds: first the grown runs, then what their FLOPs are held against."""
+    runs = run_jobs(functools.partial(grow_one, headline), random_seeds, num_workers)
+    jobs = [
+        (arm, random_seed, grown.result.train_flops)
+        for random_seed, grown in zip(random_seeds, runs, strict=True)
+        for arm in ARMS
+    ]
+    trained = run_jobs(functools.partial(train_one, headline), jobs, num_workers)
+    results = {"grown": [grown.result for grown in runs]}
+    for (arm, _, _), result in zip(jobs, trained, strict=True):
+        results.setdefault(arm, []).append(result)
+    return _table(headline, results) + _health_rows(headline.name, runs) + _goal_rows(headline, _losses(results))
 
 
-def one_seed(headline: Headline, random_seed: int) -> SeedRun:
-    """Train every arm with one random seed; each sees the same data in the same order."""
+def grow_one(headline: Headline, random_seed: int) -> GrownRun:
+    """The grown run of one random seed."""
     build = functools.partial(build_task, headline.task, random_seed, {})
-    static = functools.partial(build_task, headline.task, random_seed, headline.static)
+    return grow(build, headline.num_steps, headline.plan, random_seed=random_seed)
+
+
+def train_one(headline: Headline, job: tuple[str, int, float]) -> ArmResult:
+    """One arm for one random seed; `flops` is what the grown run of that seed cost."""
+    arm, random_seed, flops = job
     plan, num_steps = headline.plan, headline.num_steps
-    train = functools.partial(train_arm, random_seed=random_seed)
-    insert = functools.partial(train, build, insertions=plan.insertions)
-    grown = grow(build, num_steps, plan, random_seed=random_seed)
-    flops = grown.result.train_flops
-    arms = {
-        "grown": grown.result,
-        "host": train(build, num_steps),
-        "host_equal_flops": train(build, steps_for_flops(build, flops)),
-        "naive_zero": insert(num_steps, insert_at_step=plan.germinate_at_step),
-        "naive_random": insert(num_steps, insert_at_step=plan.germinate_at_step, random_init=True),
-        "scratch_equal_steps": insert(num_steps),
-        "scratch_equal_flops": insert(steps_for_flops(build, flops, plan.insertions)),
-        "static_equal_flops": train(static, steps_for_flops(static, flops)),
-    }
-    return SeedRun(arms, grown.worst_spike, grown.num_fossilized)
+    options = headline.static if arm == "static_equal_flops" else {}
+    build = functools.partial(build_task, headline.task, random_seed, options)
+    train = functools.partial(train_arm, build, random_seed=random_seed)
+    insert = functools.partial(train, insertions=plan.insertions)
+    match arm:
+        case "host":
+            return train(num_steps)
+        case "host_equal_flops" | "static_equal_flops":
+            return train(steps_for_flops(build, flops))
+        case "naive_zero":
+            return insert(num_steps, insert_at_step=plan.germinate_at_step)
+        case "naive_random":
+            return insert(num_steps, insert_at_step=plan.germinate_at_step, random_init=True)
+        case "scratch_equal_steps":
+            return insert(num_steps)
+        case _:
+            return insert(steps_for_flops(build, flops, plan.insertions))
 
 
 def build_task(name: str, random_seed: int, options: Mapping[str, int], num_steps: int) -> Task:
     """The task with its data order fixed by the random seed."""
-    build = TASKS[name]
-    task: Task = build(num_steps, data_seed=random_seed, **options)
-    return task
+    return TASKS[name](num_steps, data_seed=random_seed, **options)
+
+
+def _losses(results: Mapping[str, Sequence[ArmResult]]) -> dict[str, list[float]]:
+    return {arm: [result.val_loss for result in own] for arm, own in results.items()}
+
+
+def _table(headline: Headline, results: Mapping[str, Sequence[ArmResult]]) -> list[Row]:
+    """Every arm, and the grown run's paired difference from it."""
+    name, losses = headline.name, _losses(results)
+    rows = [row for arm, own in results.items() for row in _arm_rows(f"{name}.{arm}", own)]
+    for arm in ARMS:
+        rows += _difference_rows(f"{name}.grown_minus_{arm}", losses["grown"], losses[arm])
+    return rows
+
+
+def _health_rows(name: str, runs: Sequence[GrownRun]) -> list[Row]:
+    spikes = [run.worst_spike for run in runs]
+    num_fossilized = [float(run.num_fossilized) for run in runs]
+    return [
+        _spread_row(f"{name}.worst_spike", max(spikes), spikes, "nats", MAX_SPIKE),
+        _spread_row(f"{name}.fossilized_seeds", mean_and_std(num_fossilized)[0], num_fossilized, "1", None),
+    ]
 
 
 def _goal_rows(headline: Headline, losses: Mapping[str, Sequence[float]]) -> list[Row]:

@@ -39,7 +39,9 @@ def run(random_seeds: Sequence[int], num_workers: int) -> list[Row]:
     """Gains of each blueprint, and how well the first predicts the second."""
     jobs = [(blueprint, random_seed) for blueprint in BLUEPRINTS for random_seed in random_seeds]
     gains = run_jobs(measure, jobs, num_workers)
-    rows, before, causal = [], [], []
+    rows: list[Row] = []
+    before: list[float] = []
+    causal: list[float] = []
     for blueprint in BLUEPRINTS:
         own = [gain for (name, _), gain in zip(jobs, gains, strict=True) if name == blueprint]
         for kind, values, column in (

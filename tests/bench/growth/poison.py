@@ -61,7 +61,7 @@ class Poisoned(nn.Module):
             return delta * float("nan")
         if self.poison == "explode":
             return delta * -30.0
-        flipped: Tensor = _Flip.apply(delta)
+        flipped: Tensor = _Flip.apply(delta)  # type: ignore[no-untyped-call]  # torch's
         return flipped
 
 
