@@ -433,6 +433,8 @@ class Gardener:
 
     def _tend_remains(self, remains: Remains, step: int) -> bool:
         garden = self._garden
+        if step <= remains.view.stage_entered_step:
+            return False  # one stage at one safe point
         elapsed = step >= remains.embargo_until_step and garden.clock() >= remains.embargo_until_unix_s
         event = {Stage.CULLED: Event.EMBARGO, Stage.EMBARGOED: Event.RESET}.get(remains.view.stage, Event.VACATE)
         if event is Event.RESET and not elapsed:

@@ -101,6 +101,7 @@ def stability(
         look("amplitude", amplitude, "above", 0.0, len(rows[0]), detail=f"gains {_listed(gains)}"),
     ]
     if amplitude:
+        seed.first_order_gain = prober.first_order_gain(slot, seed, batches[0])
         evidence.append(_averaged_ratio(host, slot, seed, prober, amplitude, settings))
         wanted = settings.wanted_gain_ratio * reference_loss
         _collect(host, slot, seed, prober, settings, judgement, amplitude, wanted)

@@ -126,6 +126,9 @@ class _MovingBuffers:
 
     def __init__(self, model: nn.Module) -> None:
         self._known = list(model.buffers())
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+        # The kernels of these write their statistics without moving the version counter.
+        self._always = {id(buffer) for norm in norms for buffer in norm.buffers()}
         self._versions: list[int] | None = None
         self._moving: list[Tensor] = []
         self._copies: list[Tensor] = []
@@ -136,7 +139,7 @@ class _MovingBuffers:
             self._moving = list(self._known)
         else:
             pairs = zip(self._known, self._versions, versions, strict=True)
-            self._moving = [buffer for buffer, first, now in pairs if first != now]
+            self._moving = [b for b, first, now in pairs if first != now or id(b) in self._always]
         # Versions are compared with those of the first step: what has ever moved is taken to move.
         self._versions = self._versions or versions
         self._copies = [buffer.detach().clone() for buffer in self._moving]

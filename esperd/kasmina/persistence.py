@@ -30,6 +30,7 @@ _PLAIN = (
     "fine_tune",
     "auto_advance",
     "reference_loss",
+    "first_order_gain",
     "next_look_step",
     "num_violations",
     "tripped",

@@ -24,9 +24,7 @@ class SeedOptimizers(Protocol):
         """Give a new seed an optimizer of its own (the host's class and defaults, its own warm-up)."""
         ...
 
-    def step_seed(
-        self, seed_id: int, loss: torch.Tensor | None, alpha: float | None = None
-    ) -> float | torch.Tensor:
+    def step_seed(self, seed_id: int, loss: torch.Tensor | None, alpha: float | None = None) -> float | torch.Tensor:
         """Backward `loss` if given (its own scaler), clip by the seed's own norm, step, clear the gradients.
 
         The backward names the seed's parameters as its `inputs`, so that a seed that has got hold of a host parameter

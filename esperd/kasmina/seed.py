@@ -93,6 +93,8 @@ class Seed:
         """Held-out batches and the host's per-unit losses on them when the blend began."""
         self.reference_loss = 0.0
         """Mean held-out loss at alpha 0 when it was last measured: thresholds are relative to it."""
+        self.first_order_gain = 0.0
+        """`-<g, d>` on held-out data when G2 was last asked."""
         self.next_look_step = 0
         """When the gate (TRAINING) or the probe (later stages) is due next."""
         self.num_violations = 0
@@ -174,8 +176,8 @@ class Seed:
             gradient_norm=self.health.read_gradient_norm,
             output_ratio=self.health.read_output_ratio,
             seed_loss=self.health.read_loss,
-            first_order_gain=self.contributions["first_order"].mean if "first_order" in self.contributions else 0.0,
-            contributions=tuple(c for kind, c in self.contributions.items() if kind != "first_order"),
+            first_order_gain=self.first_order_gain,
+            contributions=tuple(self.contributions.values()),
             gates=tuple(self.gates.values()),
             num_isolation_violations=self.num_violations,
             requested_by=self.plan.requested_by,

@@ -71,20 +71,23 @@ class _JointBranch(torch.autograd.Function):
     """Lets the seed's gradient on to what lies upstream, without letting the seed's backward break the host's."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, d: Tensor, record: Pass, x: Tensor) -> Tensor:  # noqa: ARG004
-        ctx.record, ctx.x = record, x
-        return d.detach().view_as(d)
+    def forward(ctx: Any, h: Tensor, value: Tensor, record: Pass) -> Tensor:  # noqa: ARG004 - h takes the gradient
+        ctx.record = record
+        return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
-        record, x = ctx.record, ctx.x
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
+        record = ctx.record
+        x = record.x
         try:
             torch.autograd.backward(record.d, g, inputs=[x, *record.seed.parameters])
         except Exception as error:  # noqa: BLE001 - as in Pass.backward
             record.fault = f"backward raised {type(error).__name__}: {error}"
-            return None, None, None, None
+            return None, None, None
         gradient, x.grad, record.d = x.grad, None, None
-        return gradient, None, None, None
+        # A seed that is not finite was masked in the forward; 0 * inf must not bring it back here.
+        sound = torch.isfinite(gradient).all() & record.delta_finite & record.mixed_finite
+        return torch.where(sound, gradient, torch.zeros((), dtype=gradient.dtype, device=gradient.device)), None, None
 
 
 @dataclass(eq=False)
@@ -237,7 +240,7 @@ class Slot:
                 record.d = seed.delta(x)
         if joint:
             record.joint = True
-            branch: Tensor = _JointBranch.apply(h, record.d, record, x)  # type: ignore[no-untyped-call]
+            branch: Tensor = _JointBranch.apply(h, record.d.detach(), record)  # type: ignore[no-untyped-call]
             return branch
         record.leaf = record.d.detach()
         return record.leaf.requires_grad_() if learns else record.leaf

@@ -52,6 +52,8 @@ class StepWork:
             if slot.grafted is not None:
                 grafted = True
                 self._advance_alpha(slot, slot.grafted)
+                # The blend's own read carries it along; the last steps before G3 are always looked at.
+                slot.measures_ratio |= slot.grafted.ramp is not None and slot.grafted.ramp.num_steps_left < 2
         if grafted:
             self._garden.guard.before_step()
 

@@ -1,6 +1,7 @@
 """A small trainer for the tests: real torch optimizers behind SeedOptimizers, a real host, the loop in one screen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -137,6 +138,7 @@ class Run:
         self.model = model if model is not None else ConvHost()
         self.optimizers = TorchOptimizers(self.model)
         self.autocast, self.clip, self.batch_size = autocast, clip, batch_size
+        self.rng = torch.get_rng_state()
         self.data = data or Data()
         self.clock = Clock()
         self.events: list[TransitionEvent | NoticeEvent] = []
@@ -170,8 +172,19 @@ class Run:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
             return self.model(inputs)
 
+    @contextmanager
+    def world(self) -> Iterator[None]:
+        """The process's generator as if this run were alone in it, so that two runs may take turns."""
+        torch.set_rng_state(self.rng)
+        yield
+        self.rng = torch.get_rng_state()
+
     def step(self) -> None:
         """One optimizer step as the trainer makes it."""
+        with self.world():
+            self._step()
+
+    def _step(self) -> None:
         self.step_number += 1
         step, executor = self.step_number, self.executor
         batch = self.data.draw(self.batch_size)
@@ -208,7 +221,8 @@ class Run:
 
     def apply(self, operation: Operation, seed_id: int = 0, **fields: Any) -> int:
         command = SeedCommand(operation, seed_id=seed_id, **fields)
-        return self.executor.apply(command, self.step_number, Attribution("c-1", "tester"))
+        with self.world():
+            return self.executor.apply(command, self.step_number, Attribution("c-1", "tester"))
 
     def germinate(self, blueprint_id: str = "residual_conv", site: str = "body", **fields: Any) -> int:
         return self.apply(Operation.GERMINATE, site=site, blueprint_id=blueprint_id, **fields)
@@ -232,7 +246,9 @@ class Run:
 
     def tale(self) -> str:
         return "; ".join(
-            f"{e.target.name}@{e.global_step} {e.cause}" if isinstance(e, TransitionEvent) else f"{e.kind}: {e.message} {dict(e.attributes)}"
+            f"{e.target.name}@{e.global_step} {e.cause}"
+            if isinstance(e, TransitionEvent)
+            else f"{e.kind}: {e.message} {dict(e.attributes)}"
             for e in self.events[-6:]
         )
 
@@ -242,7 +258,7 @@ class Run:
         for index, parameter in enumerate(self.model.parameters()):
             for name, value in self.optimizers.host.state.get(parameter, {}).items():
                 found[f"optimizer.{index}.{name}"] = torch.as_tensor(value).clone()
-        found["rng"] = torch.get_rng_state()
+        found["rng"] = self.rng.clone()
         found["losses"] = torch.stack(self.losses) if self.losses else torch.zeros(0)
         return found
 
