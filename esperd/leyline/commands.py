@@ -110,6 +110,8 @@ class PolicyPresence:
 
     present: bool
     detail: str
+    packet_every_steps: int = 0
+    """Besides each epoch's end the policy wants a packet every so many steps; 0 leaves it to the configuration."""
 
 
 Payload = (
