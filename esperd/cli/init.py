@@ -31,7 +31,9 @@ def write_example(directory: Path) -> None:
     file = directory / "esperd.toml"
     click.echo(f"wrote {directory / 'my_task.py'} and {file}; next:")
     click.echo(f"  esperd check {file}")
-    click.echo(
-        f"  esperd keys new tamiyo --permission observe --permission command --keyring {directory}/run/keys.toml "
-    )
+    keyring, key = directory / "run/keys.toml", directory / "tamiyo.toml"
+    permissions = "--permission observe --permission command"
+    click.echo(f"  esperd keys new tamiyo {permissions} --keyring {keyring} --client-file {key}")
     click.echo(f"  esperd serve {file}")
+    address = f"unix:{directory / 'run/leyline.sock'}"
+    click.echo(f"  esper tamiyo run --policy heuristic --address {address} --key {key}")

@@ -24,6 +24,8 @@ def configure_log(settings: LogSettings, stream: TextIO = sys.stderr) -> BoundLo
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # Before redaction, which sees text and leaves it alone, but would not know a traceback's parts.
+        structlog.processors.format_exc_info,
         redact,
     ]
     level = LEVELS[settings.level]
@@ -53,7 +55,5 @@ def configure_log(settings: LogSettings, stream: TextIO = sys.stderr) -> BoundLo
 def _last_processors(format_name: str, stream: TextIO) -> list[Processor]:
     on_terminal = stream.isatty()
     if format_name == "json" or (format_name == "auto" and not on_terminal):
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
-    return [
-        structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=structlog.dev.plain_traceback),
-    ]
+        return [structlog.processors.JSONRenderer(sort_keys=True)]
+    return [structlog.dev.ConsoleRenderer(colors=on_terminal)]
