@@ -1,8 +1,8 @@
 """Where the daemon is and which key signs, when nobody said so.
 
 The address is, in this order: `--address`; ESPER_ADDRESS; the address in the key file that was named; the only
-`leyline.sock` under `./esperd-run`, `$XDG_RUNTIME_DIR/esperd` and `/run/esperd`. The key is `--key`, else ESPER_KEY, else
-the first of the named files beside the socket that can be read.
+`leyline.sock` under `./esperd-run`, `$XDG_RUNTIME_DIR/esperd` and `/run/esperd`. The key is `--key`, else ESPER_KEY,
+else the first of the named files beside the socket that can be read.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esper.failures import UNREACHABLE, Failed
+from esper.failures import NoAnswer
 
 if TYPE_CHECKING:
     from esper.client.credentials import Credentials
@@ -37,7 +37,7 @@ def find_target(address: str | None, key: str | None, key_names: Sequence[str]) 
     """Resolve address and key.
 
     Raises:
-        Failed: no socket was found (exit 3).
+        NoAnswer: no socket was found.
         click.UsageError: several were found.
         LeylineError: KEY_FILE_INVALID.
     """
@@ -60,10 +60,9 @@ def only_socket(environment: Mapping[str, str], here: Path) -> str:
         return f"unix:{sockets[0]}"
     if sockets:
         raise click.UsageError(f"several daemons are here: {', '.join(map(str, sockets))}; choose one with --address")
-    raise Failed(
+    raise NoAnswer(
         f"E-CLI-001: No daemon answers at unix:{directories[0] / SOCKET_NAME}: there is no such socket. "
-        "Start one with esperd serve FILE, or name its address with --address.",
-        UNREACHABLE,
+        "Start one with esperd serve FILE, or name its address with --address."
     )
 
 

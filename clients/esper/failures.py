@@ -16,22 +16,29 @@ P = ParamSpec("P")
 
 
 class Failed(click.ClickException):
-    """A failure with a text and an exit code of ours."""
+    """The daemon refused, or something failed."""
 
-    def __init__(self, message: str, exit_code: int = REFUSED) -> None:
+    exit_code: int = REFUSED
+
+    def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print `error: CODE: what happened. what to do next.` on stderr."""
         click.echo(f"error: {self.message}", err=True)
 
 
+class NoAnswer(Failed):
+    """No daemon answered."""
+
+    exit_code = UNREACHABLE
+
+
 def run_reporting(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Run an action; a refusal of the daemon becomes its text and exit code.
 
     Raises:
-        Failed: the daemon refused or did not answer.
+        Failed: the daemon refused; NoAnswer when there was none.
         SystemExit: interrupted by the user, or the reader of a pipe has gone.
     """
     from esper.client.errors import LeylineError, Unreachable
@@ -39,7 +46,7 @@ def run_reporting(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) 
     try:
         action(*args, **kwargs)
     except Unreachable as error:
-        raise Failed(error.message, UNREACHABLE) from error
+        raise NoAnswer(error.message) from error
     except LeylineError as error:
         raise Failed(with_violations(error.message, error.violations)) from error
     except BrokenPipeError:

@@ -90,7 +90,7 @@ def close_windows(
     reports = []
     for window in windows:
         seed = next((seed for seed in observation.seeds if seed.seed_id == window.seed_id), None)
-        ending = next((e for e in observation.endings if window.seed_id and e.seed_id == window.seed_id), None)
+        ending = _ending(window, seed, observation)
         over = (
             window.refusal
             or ending is not None
@@ -100,6 +100,13 @@ def close_windows(
         if over:
             reports.append(_report(window, seed, ending, observation, policy_version, now_unix_s))
     return reports
+
+
+def _ending(window: Window, seed: Seed | None, observation: Observation) -> Ending | None:
+    """How the seed ended; a fossil that nobody saw become one (the policy was away) has ended too."""
+    if seed is not None and seed.stage == "FOSSILIZED":
+        return Ending(seed.seed_id, seed.site, seed.blueprint_id, "FOSSILIZED", "PROBATIONARY", observation.step)
+    return next((e for e in observation.endings if window.seed_id and e.seed_id == window.seed_id), None)
 
 
 def _report(

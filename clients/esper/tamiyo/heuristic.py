@@ -6,7 +6,7 @@ in. The recipe and its measurements: design 04 and growth science, section 7.
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from esper.tamiyo.contest import ContestSettings, settle_contests
@@ -57,7 +57,7 @@ class HeuristicSettings:
     """Share of the loss that a seed must bring per unit of ln(1 + FLOP ratio)."""
     hold_out: float = 0.0
     """Chance that a wanted round is turned into waiting, as a control."""
-    contest: ContestSettings = ContestSettings()
+    contest: ContestSettings = field(default_factory=ContestSettings)
 
 
 class HeuristicPolicy:
@@ -171,9 +171,7 @@ class HeuristicPolicy:
         limit = self.settings.max_seeds_per_round if self.settings.parallel_sites else 1
         return [choices for _, choices in open_sites[:limit]]
 
-    def _hold_out(
-        self, commands: list[PolicyCommand], germinations: list[Germinate], reasons: list[str]
-    ) -> Decision:
+    def _hold_out(self, commands: list[PolicyCommand], germinations: list[Germinate], reasons: list[str]) -> Decision:
         chance = self.settings.hold_out
         if chance > 0.0 and self._rng.random() < chance:
             rationale = "; ".join([*reasons, "held out at random as a control"])

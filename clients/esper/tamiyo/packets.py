@@ -5,6 +5,7 @@ they changed, so the reader keeps the last ones it saw.
 """
 
 import math
+from collections.abc import Iterable
 
 from esper.leyline.v1 import state_pb2, vocabulary_pb2
 from esper.tamiyo.observation import Cost, Gain, Observation, Offer, Seed, Site
@@ -19,10 +20,14 @@ class PacketReader:
     def __init__(self) -> None:
         self._sites: tuple[Site, ...] = ()
 
+    def replace_sites(self, sites: Iterable[state_pb2.Site]) -> None:
+        """Take sites that were read apart from a packet: after packets were passed over, theirs may be missing."""
+        self._sites = tuple(_site(site) for site in sites)
+
     def read(self, packet: state_pb2.SystemStatePacket) -> Observation:
         """The moment that a packet describes, without its past."""
         if packet.sites:
-            self._sites = tuple(_site(site) for site in packet.sites)
+            self.replace_sites(packet.sites)
         seeds = tuple(_seed(seed) for seed in packet.seed_states)
         return Observation(
             run_id=packet.training_run_id,

@@ -195,9 +195,7 @@ def soften(
     return replace(decision, commands=tuple(kept), rationale=rationale)
 
 
-def _slower(
-    seed_id: str, observation: Observation, settings: RiskSettings, because: str
-) -> list[SetSeedLearningRate]:
+def _slower(seed_id: str, observation: Observation, settings: RiskSettings, because: str) -> list[SetSeedLearningRate]:
     seed = next((seed for seed in observation.seeds if seed.seed_id == seed_id), None)
     if seed is None or seed.learning_rate <= 0.0:
         return []

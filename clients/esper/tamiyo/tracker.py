@@ -86,9 +86,7 @@ class Tracker:
             if before.stage not in LIVE_STAGES or (seed is not None and seed.stage in LIVE_STAGES):
                 continue
             stage = "FOSSILIZED" if seed is not None and seed.stage == "FOSSILIZED" else "CULLED"
-            self._endings.append(
-                Ending(seed_id, before.site, before.blueprint_id, stage, before.stage, moment.step)
-            )
+            self._endings.append(Ending(seed_id, before.site, before.blueprint_id, stage, before.stage, moment.step))
         self._seeds = now
 
     def _note_point(self, moment: Observation) -> None:

@@ -6,7 +6,7 @@ decision again can never do a thing twice.
 
 from collections.abc import Sequence
 
-from esper.leyline.v1 import command_pb2, vocabulary_pb2
+from esper.leyline.v1 import command_pb2, field_report_pb2, vocabulary_pb2
 from esper.tamiyo.decision import (
     Cull,
     Germinate,
@@ -16,6 +16,7 @@ from esper.tamiyo.decision import (
     StartGrafting,
     Withdraw,
 )
+from esper.tamiyo.field_reports import Report
 from esper.tamiyo.observation import Attempt, Observation
 from esper.tamiyo.risk import Verdict
 
@@ -57,11 +58,33 @@ def to_attempts(
             seed = seeds[command.seed_id]
             operation = "START_GRAFTING" if isinstance(command, StartGrafting) else "CULL"
             found.append(
-                Attempt(
-                    message.request_id, operation, observation.step, seed.site, seed.seed_id, seed.blueprint_id
-                )
+                Attempt(message.request_id, operation, observation.step, seed.site, seed.seed_id, seed.blueprint_id)
             )
     return found
+
+
+def to_field_report(report: Report) -> field_report_pb2.FieldReport:
+    """A report as it is delivered."""
+    message = field_report_pb2.FieldReport(
+        version=1,
+        report_id=report.report_id,
+        command_id=report.command_id,
+        training_run_id=report.run_id,
+        seed_id=report.seed_id,
+        blueprint_id=report.blueprint_id,
+        outcome=f"FIELD_REPORT_OUTCOME_{report.outcome}",
+        metrics=report.metrics,
+        tamiyo_policy_version=report.policy_version,
+        notes=report.notes,
+        observation_window_steps=report.window_steps,
+        propensity=report.propensity,
+        held_out=report.held_out,
+        follow_up_actions=[
+            field_report_pb2.MitigationAction(action_type=action, rationale=why) for action, why in report.follow_ups
+        ],
+    )
+    message.issued_at.FromNanoseconds(int(report.issued_unix_s * 1e9))
+    return message
 
 
 def _command(
@@ -87,14 +110,15 @@ def _fill(message: command_pb2.AdaptationCommand, command: PolicyCommand) -> Non
     operations = vocabulary_pb2
     match command:
         case Germinate():
-            message.seed_operation.operation = operations.SEED_OPERATION_GERMINATE
-            message.seed_operation.site = command.site
-            message.seed_operation.blueprint_id = command.blueprint_id
-            message.seed_operation.parameters.update(command.parameters)
-            message.seed_operation.auto_advance = True
-            message.seed_operation.auto_advance_until = operations.SeedLifecycleStage.Value(
-                f"SEED_STAGE_{command.until}"
+            asked = command_pb2.CommandSeedOperation(
+                operation=operations.SEED_OPERATION_GERMINATE,
+                site=command.site,
+                blueprint_id=command.blueprint_id,
+                parameters=command.parameters,
+                auto_advance=True,
+                auto_advance_until=f"SEED_STAGE_{command.until}",
             )
+            message.seed_operation.CopyFrom(asked)
         case StartGrafting():
             message.target_seed_id = command.seed_id
             message.seed_operation.operation = operations.SEED_OPERATION_START_GRAFTING

@@ -76,7 +76,9 @@ def test_run_that_finishes_first_aborts_the_window() -> None:
 
 def test_metrics_hold_deltas_and_only_finite_numbers() -> None:
     """Before, after and delta of each loss that was measured on both sides."""
-    report = closed(window(), seeds=(seed("1", gains=pre_blend(0.1, 0.05, 0.2)),), probe_loss=0.4, validation_loss=math.nan)
+    report = closed(
+        window(), seeds=(seed("1", gains=pre_blend(0.1, 0.05, 0.2)),), probe_loss=0.4, validation_loss=math.nan
+    )
     assert report.metrics["probe_loss_delta"] == pytest.approx(-0.1)
     assert "validation_loss_delta" not in report.metrics
     assert report.metrics["pre_blend_gain_lower"] == 0.05

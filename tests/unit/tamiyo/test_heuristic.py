@@ -138,7 +138,10 @@ def test_candidates_fit_what_the_daemon_admits() -> None:
 
 def test_risky_blueprints_are_not_chosen() -> None:
     """A blueprint at or above the risk limit, or in quarantine, is no candidate."""
-    offers = (Offer("residual_conv", site().offers[0].cost, 0.6), Offer("conv1x1", site().offers[1].cost, 0.1, "HIGH_RISK"))
+    offers = (
+        Offer("residual_conv", site().offers[0].cost, 0.6),
+        Offer("conv1x1", site().offers[1].cost, 0.1, "HIGH_RISK"),
+    )
     assert policy().decide(moment(sites=(site(offers=offers),))).commands == ()
 
 

@@ -1,0 +1,122 @@
+"""Keeps a policy at work: opens a session, opens another when it is lost, and leaves when the run is over.
+
+Policy process; owns the event loop and the signals. Losing the daemon costs the policy its memory of the packets it
+missed, nothing else: the state packet of the next session says where the run stands.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from esper.client.aio import AsyncClient
+from esper.client.attempts import backoff_s
+from esper.client.credentials import Credentials
+from esper.client.errors import LeylineError, Unreachable
+from esper.tamiyo.agent import Agent
+from esper.tamiyo.session import End, Tell, attend
+
+PASSING = frozenset(
+    {"LEASE_TAKEN", "LEASE_LOST", "DRAINING", "TRAINER_NOT_RUNNING", "JOURNAL_UNAVAILABLE", "SLOW_CONSUMER"}
+)
+"""Refusals that another try may not meet again."""
+
+_log = structlog.get_logger("esper.tamiyo")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """How a policy holds on to its daemon."""
+
+    advise: bool = False
+    packet_every_steps: int = 25
+    """Steps between packets besides each epoch's end; 0 leaves it to the daemon."""
+    connect_s: float = 10.0
+    """How long the first session may take to open."""
+    reconnect_s: float = 300.0
+    """How long a lost session may take to open again."""
+
+
+class Runner:
+    """Sessions, one after the other."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials | None,
+        agent: Agent,
+        settings: RunnerSettings,
+        *,
+        tell: Tell,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._agent = agent
+        self._settings = settings
+        self._tell = tell
+        self._monotonic = monotonic
+        self._patience_ends_s = monotonic() + settings.connect_s
+        self._was_open = False
+        self._num_failures = 0
+
+    async def run(self) -> None:
+        """Work until the run is over or a signal asks to leave.
+
+        Raises:
+            LeylineError: the daemon refused for good, or did not come back in time.
+        """
+        work = asyncio.create_task(self._work(), name="policy")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, work.cancel)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise
+            _log.info("asked to leave")
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            self._agent.close()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                async with AsyncClient(self._address, self._credentials) as client:
+                    end = await attend(
+                        client,
+                        self._agent,
+                        advise=self._settings.advise,
+                        packet_every_steps=self._settings.packet_every_steps,
+                        opened=self._opened,
+                        tell=self._tell,
+                    )
+                if end is End.FINISHED:
+                    _log.info("the run is over")
+                    return
+                _log.info("the daemon drains, coming back")
+                await asyncio.sleep(backoff_s(1))
+            except LeylineError as error:
+                await self._wait_or_give_up(error)
+
+    def _opened(self) -> None:
+        self._num_failures = 0
+        self._was_open = True
+
+    async def _wait_or_give_up(self, error: LeylineError) -> None:
+        if self._was_open:
+            self._was_open = False
+            self._patience_ends_s = self._monotonic() + self._settings.reconnect_s
+        passing = isinstance(error, Unreachable) or error.reason in PASSING or error.retry_after_s is not None
+        self._num_failures += 1
+        wait_s = max(backoff_s(self._num_failures), error.retry_after_s or 0.0)
+        if not passing or self._monotonic() + wait_s > self._patience_ends_s:
+            raise error
+        # Said aloud once: a daemon that restarts is away for many tries.
+        say = _log.warning if self._num_failures == 1 else _log.info
+        say("no session", reason=error.reason, message=error.message, wait_s=round(wait_s, 1))
+        await asyncio.sleep(wait_s)
