@@ -29,10 +29,15 @@ def read_private_text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise PrivateFileRefused(error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # The opened file is judged, not the path, which could be swapped between a look and a read.
         _judge(os.fstat(descriptor))
-        content = file.read(_MAX_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise PrivateFileRefused(error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
     if len(content) > _MAX_BYTES:
         raise PrivateFileRefused(f"it has more than {_MAX_BYTES} bytes")
     try:
