@@ -45,6 +45,8 @@ class FrameDelivery:
     frame: Frame
     num_dropped: int
     """Samples dropped since this subscriber's last delivery."""
+    num_frames_dropped: int = 0
+    """Whole frames among them, which this subscriber was too slow to read."""
 
 
 class TelemetryHub(Generic[SampleT, FilterT]):
@@ -138,6 +140,7 @@ class FrameSubscription:
         self._frames: deque[Frame] = deque()
         self._num_bytes = 0
         self._num_dropped = 0
+        self._num_frames_dropped = 0
         self._ended = False
         self._wake: asyncio.Future[None] | None = None
 
@@ -172,8 +175,8 @@ class FrameSubscription:
             return None
         frame = self._frames.popleft()
         self._num_bytes -= len(frame.data)
-        delivery = FrameDelivery(frame, self._num_dropped)
-        self._num_dropped = 0
+        delivery = FrameDelivery(frame, self._num_dropped, self._num_frames_dropped)
+        self._num_dropped = self._num_frames_dropped = 0
         return delivery
 
     def offer(self, frame: Frame, num_dropped: int) -> None:
