@@ -93,7 +93,7 @@ class _Plan:
         """The jobs that need nothing else first."""
 
         async def tamiyo(_: WorkerProcess) -> None:
-            arguments = ["--policy", "heuristic", "--budget", self.task.budget]
+            arguments = ["--policy", "heuristic", "--budget", self.task.budget, "--candidates", "2"]
             run = self.tamiyo[random_seed] = await self._grow("tamiyo", random_seed, arguments)
             self._ask_at_equal_flops(random_seed, run)
 
@@ -138,7 +138,8 @@ class _Plan:
     async def _grow(self, arm: str, random_seed: int, arguments: list[str]) -> GrownRun:
         name = f"{arm}-{random_seed}"
         files = make_run_files(self.files, name, self.task, self.num_steps, random_seed)
-        run = await run_grown(name, self.files, files, [*arguments, "--seed", str(random_seed)], self.show)
+        arguments += ["--random-seed", str(random_seed), "--packet-every", str(self.task.packet_every_steps)]
+        run = await run_grown(name, self.files, files, arguments, self.show)
         self._keep(arm, random_seed, run.result)
         return run
 

@@ -65,6 +65,7 @@ async def run_grown(name: str, demo: DemoFiles, files: RunFiles, policy_argument
 
 async def _start_policy(name: str, demo: DemoFiles, files: RunFiles, arguments: list[str]) -> Child:
     common = ["tamiyo", "run", "--address", files.address, "--key", str(demo.policy_key)]
+    common += ["--state-dir", str(files.directory / "policy")]
     return await start_child(f"{name} policy", "esper.cli", [*common, *arguments], files.directory / "policy.log")
 
 
@@ -93,7 +94,8 @@ async def _until_finished(
             return run, seeds
         if run.phase == TRAINER_PHASE_FAILED:
             raise daemon.failure(f"the run {name} failed: {run.failure}")
-        policy.check_alive()
+        if policy.process.returncode not in (None, 0):  # at the run's end it leaves by itself, with 0
+            policy.check_alive()
         show(describe_run(name, run, seeds))
         await asyncio.sleep(LOOK_S)
 

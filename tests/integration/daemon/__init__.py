@@ -1,0 +1,1 @@
+"""Real `esperd serve` processes, talked to over their sockets."""

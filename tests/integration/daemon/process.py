@@ -1,0 +1,100 @@
+"""A daemon process under test: started like a user would, in a folder of its own with a short name."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from esper.client.aio import AsyncClient
+from esper.client.credentials import Credentials
+from esper.leyline.v1.run_service_pb2 import GetRunResponse
+from esper.leyline.v1.vocabulary_pb2 import TrainerPhase
+
+from esperd.cli.keys import make_key_pair
+
+TINY_TASK = '''
+import torch
+from torch import nn
+from esperd.tolaria.data import TensorBatches
+from esperd.tolaria.task import Task
+
+
+def build(batch_size: int = 8) -> Task:
+    """A small network on fixed numbers: quick steps, nothing to learn."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator)
+    y = x.sum(1, keepdim=True)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    data = TensorBatches(x, y, batch_size, shuffle_seed=0)
+    return Task(model, torch.optim.AdamW(model.parameters()), nn.functional.mse_loss, data, TensorBatches(x, y, 64))
+
+
+def broken() -> Task:
+    raise RuntimeError("no data today")
+'''
+
+START_S = 60.0
+
+
+class DaemonProcess:
+    """One `esperd serve`; `stop` must be called."""
+
+    def __init__(self, folder: Path, *overrides: str, task: str = "tiny_task:build", keys: bool = True) -> None:
+        self.folder = folder
+        self.address = f"unix:{folder / 'run' / 'leyline.sock'}"
+        self.key_file = folder / "operator.toml"
+        (folder / "tiny_task.py").write_text(TINY_TASK)
+        configuration = f'[run]\ntask = "{task}"\nnum_threads = 1\ndirectory = "run"\n[growth]\nsites = ["0"]\n'
+        (folder / "esperd.toml").write_text(configuration)
+        if keys and not self.key_file.exists():
+            permissions = ("observe", "command", "emergency", "operate")
+            ring = folder / "run" / "keys.toml"
+            make_key_pair("operator", permissions, ring, self.key_file, "", now_unix_s=time.time() - 1)
+        arguments = [value for override in overrides for value in ("--set", override)]
+        self.log_path = folder / "daemon.log"
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "esperd.cli.main", "serve", str(folder / "esperd.toml"), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self.log_path.read_text()
+
+    def client(self) -> AsyncClient:
+        """A client that signs with the operator's key, if there is one."""
+        credentials = Credentials.load(self.key_file) if self.key_file.exists() else None
+        return AsyncClient(self.address, credentials, timeout_s=START_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status as Python tells it (negative: by that signal)."""
+        return self.process.wait(START_S)
+
+    def stop(self) -> None:
+        """End it, whatever it takes."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+async def until_phase(client: AsyncClient, *phases: TrainerPhase) -> GetRunResponse:
+    """Look until the run is in one of these phases."""
+    deadline_s = time.monotonic() + START_S
+    while True:
+        answer = await client.run()
+        if answer.run.phase in phases:
+            return answer
+        assert time.monotonic() < deadline_s, f"still {TrainerPhase.Name(answer.run.phase)}"
+        await asyncio.sleep(0.02)
