@@ -9,8 +9,9 @@ from pathlib import Path
 
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
+from esperd.leyline.errors import EsperdError
 from esperd.tolaria.precision import configure_torch
-from esperd.tolaria.task import load_task
+from esperd.tolaria.task import describe, load_task, user_traceback
 from esperd.tolaria.trainer import Trainer
 
 
@@ -27,5 +28,11 @@ def build_trainer(
     `search_path` is the folder of the configuration file. Raises EsperdError of the device, task and site entries.
     """
     configure_torch(settings.run, settings.training)
-    task = load_task(settings.run.task, settings.run.task_options, search_path)
-    return Trainer(task, settings, bridge, run_id=run_id, task_name=settings.run.task, clock=clock)
+    name = settings.run.task
+    task = load_task(name, settings.run.task_options, search_path)
+    try:
+        return Trainer(task, settings, bridge, run_id=run_id, task_name=name, clock=clock)
+    except EsperdError:
+        raise
+    except Exception as error:  # finding the sites runs the user's model: what it raises is theirs
+        raise EsperdError("TASK_FAILED", task=name, detail=describe(error), traceback=user_traceback(error)) from error
