@@ -1,6 +1,7 @@
 """Signed requests and verifiers for the tests of the rules, with clocks that a test moves."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from esper.leyline.v1.envelope_pb2 import SignedHeader
 
@@ -19,10 +20,10 @@ START_UNIX_S = 1_767_225_600.0
 PEER = "ipv4:127.0.0.1:5"
 
 
-def make_key(key_id: str = "policy-1", secret: bytes = SECRET, **facts: object) -> Key:
+def make_key(key_id: str = "policy-1", secret: bytes = SECRET, **facts: Any) -> Key:
     """An active key with the permission `command`."""
-    given: dict[str, object] = {"permissions": frozenset({Permission.COMMAND}), **facts}
-    return Key(key_id=key_id, principal=f"principal of {key_id}", secret=Secret(secret), **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"permissions": frozenset({Permission.COMMAND}), **facts}
+    return Key(key_id=key_id, principal=f"principal of {key_id}", secret=Secret(secret), **given)
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Desk:
             throttle=FailureThrottle(),
         )
 
-    def sign(self, payload: bytes = b"payload", key: Key | None = None, **changes: object) -> Envelope:
+    def sign(self, payload: bytes = b"payload", key: Key | None = None, **changes: Any) -> Envelope:
         """An envelope that passes, except for the header fields that are changed."""
         key = make_key() if key is None else key
         self.num_signed += 1
@@ -82,7 +83,7 @@ class Desk:
             nonce=self.num_signed.to_bytes(16, "big"),
         )
         issue_s = changes.pop("issue_unix_s", self.clocks.wall_s)
-        header.issue_time.FromNanoseconds(int(float(issue_s) * 1e9))  # type: ignore[arg-type]
+        header.issue_time.FromNanoseconds(int(float(issue_s) * 1e9))
         for name, value in changes.items():
             setattr(header, name, value)
         body = header.SerializeToString()

@@ -6,6 +6,7 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import esper.leyline.v1
 import grpc
@@ -120,8 +121,9 @@ def test_method_without_a_sound_policy_stops_the_daemon(permission: int, signed:
     method = file.service.add(name="S").method.add(
         name="Do", input_type=f".t{permission}.M", output_type=f".t{permission}.M"
     )
-    method.options.Extensions[options_pb2.policy].permission = permission  # type: ignore[index]
-    method.options.Extensions[options_pb2.policy].signed = signed  # type: ignore[index]
+    extension: Any = options_pb2.policy
+    policy = method.options.Extensions[extension]
+    policy.permission, policy.signed = permission, signed
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     with pytest.raises(EsperdError, match=rf"the method /t{permission}\.S/Do"):

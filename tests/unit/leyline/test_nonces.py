@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from esper.leyline.v1.envelope_pb2 import SignedHeader
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -65,6 +66,16 @@ class Replay(RuleBasedStateMachine):
     def wall_clock_is_stepped(self, seconds: float) -> None:
         """Somebody sets the clock."""
         self.clocks.wall_s += seconds
+
+    @rule(data=st.data(), forgotten=st.booleans())
+    def wall_clock_is_turned_back_for_a_replay(self, data: st.DataObject, forgotten: bool) -> None:
+        """An attacker turns the clock back to an envelope's own time, perhaps after its nonce was forgotten."""
+        if self.signed:
+            if forgotten:
+                self.clocks.pass_time(301)
+            envelope = data.draw(st.sampled_from(self.signed))
+            self.clocks.wall_s = float(SignedHeader.FromString(envelope.header).issue_time.seconds)
+            self.send(envelope)
 
     def send(self, envelope: Envelope) -> None:
         """Send; nothing that was ever accepted may be accepted again."""
