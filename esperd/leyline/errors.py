@@ -96,6 +96,7 @@ _ROWS = (
     ("E-SRV-015", "JOURNAL_UNREADABLE", "FAILED_PRECONDITION", "The journal {path} cannot be read: {detail}.", "Move the file away to begin a new history, or start the daemon that wrote it."),
     ("E-SRV-016", "RECORD_EXISTS", "ALREADY_EXISTS", "The journal already holds the {kind} {key}.", "Give a new record a new id."),
     ("E-SRV-017", "REQUEST_INVALID", "INVALID_ARGUMENT", "The request is not valid: {detail}.", "Correct the named fields."),
+    ("E-SRV-018", "HEALTH_UNKNOWN", "NOT_FOUND", "There is no service or condition {name}.", "List them with grpc.health.v1.Health/List."),
     # Configuration, task, files
     ("E-CFG-001", "CONFIG_INVALID", "INVALID_ARGUMENT", "{detail}", "Correct the file; esperd check FILE shows all errors at once."),
     ("E-CFG-002", "CONFIG_UNREADABLE", "NOT_FOUND", "The configuration {path} cannot be read: {detail}.", "esperd init DIR writes a working one."),

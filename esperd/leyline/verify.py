@@ -77,6 +77,11 @@ class Verifier:
         self._nonces = NonceStore() if nonces is None else nonces
         self._throttle = FailureThrottle() if throttle is None else throttle
 
+    @property
+    def has_keyring(self) -> bool:
+        """Whether any signed request can be accepted."""
+        return self._keyring is not None
+
     def replace_keyring(self, keyring: KeyRing | None) -> None:
         """Use another ring from the next request on; nonces and failures stay remembered."""
         self._keyring = keyring
