@@ -6,9 +6,9 @@ out needs no further check of form; whether the run's state allows it is somebod
 
 from dataclasses import dataclass
 
+from esper.leyline.v1 import command_pb2, emergency_service_pb2, field_report_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from esper.leyline.v1 import command_pb2, emergency_service_pb2, field_report_pb2
 from esperd.control.errors import InvalidRequest, Violation
 from esperd.control.rules import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, Rules
 from esperd.leyline.commands import (
@@ -171,9 +171,7 @@ def _seed_command(rules: Rules, message: command_pb2.CommandSeedOperation, targe
     )
 
 
-def _alpha(
-    rules: Rules, message: command_pb2.CommandSeedOperation, operation: Operation
-) -> AlphaSchedule | None:
+def _alpha(rules: Rules, message: command_pb2.CommandSeedOperation, operation: Operation) -> AlphaSchedule | None:
     if not message.HasField("alpha"):
         rules.need(operation is not Operation.SET_ALPHA, "seed_operation.alpha", "is required")
         return None
@@ -263,7 +261,9 @@ def _check_risk(rules: Rules, message: command_pb2.AdaptationCommand) -> None:
     for number, verdict in enumerate(verdicts[:MAX_RISK_VERDICTS]):
         rules.text(f"risk[{number}].rule", verdict.rule, MAX_ID_BYTES, required=True)
         rules.need(
-            verdict.action in ("allow", "downgrade", "pause"), f"risk[{number}].action", "must be allow, downgrade or pause"
+            verdict.action in ("allow", "downgrade", "pause"),
+            f"risk[{number}].action",
+            "must be allow, downgrade or pause",
         )
         rules.numbers(f"risk[{number}]", {"value": verdict.value, "threshold": verdict.threshold})
 

@@ -80,10 +80,9 @@ class CommandBoard:
             waiting.set_result(outcome)
 
     def expect_acknowledgement(self, command_id: str) -> asyncio.Future[Outcome]:
-        """A future of the trainer's answer; ask before the command is handed over."""
-        waiting = self._acknowledgements.get(command_id)
-        if waiting is None:
-            waiting = self._acknowledgements[command_id] = asyncio.get_running_loop().create_future()
+        """A future of the trainer's answer to a command that was handed over in this turn of the loop."""
+        waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._acknowledgements[command_id] = waiting
         return waiting
 
     async def wait_settled(self, command_id: str, timeout_s: float) -> CommandRecord | None:

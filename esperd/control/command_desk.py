@@ -10,8 +10,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from esperd.bridge.bridge import TrainerPort
 from esperd.control.admissible import check_revision, check_state
 from esperd.control.asked import Asked
@@ -67,7 +65,6 @@ class CommandDesk:
         clock: Callable[[], float],
         id_prefix: str,
         on_health: Callable[[bool], None],
-        log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`id_prefix` begins every command id and must be new at each start; `on_health` hears of the journal."""
         self._port = port
@@ -77,7 +74,6 @@ class CommandDesk:
         self._clock = clock
         self._ids: Iterator[str] = (f"{id_prefix}-{number}" for number in itertools.count(1))
         self._on_health = on_health
-        self._log = log
         self._accepting: set[asyncio.Task[list[Answer]]] = set()
         self.is_draining = False
 

@@ -6,6 +6,7 @@ Pure. The request is shown from the very bytes that were signed.
 from collections.abc import Sequence
 
 from esper.leyline.v1 import command_pb2, command_service_pb2
+
 from esperd.control.errors import command_error
 from esperd.control.shown import timestamp, wire
 from esperd.leyline.commands import Refusal

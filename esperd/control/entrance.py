@@ -11,9 +11,9 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import structlog
+from esper.leyline.v1 import envelope_pb2
 from google.protobuf.message import DecodeError, Message
 
-from esper.leyline.v1 import envelope_pb2
 from esperd.control.audit import AuditTrail
 from esperd.control.call import Call, Route, SessionHandler, Shape, StreamHandler, UnaryHandler
 from esperd.control.errors import DETAILS_KEY, InvalidRequest, Violation, code_of, status_of
@@ -112,7 +112,7 @@ class Entrance(grpc.GenericRpcHandler):
         self._log = log
         self.num_streams = 0
         self._handlers = {route.method: self._handler(route) for route in routes}
-        self._unknown = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
+        self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ class Entrance(grpc.GenericRpcHandler):
             raise
         except EsperdError as error:
             refusal = error
-        except Exception as fault:  # noqa: BLE001 - logged whole, and told to the caller as INTERNAL
+        except Exception as fault:
             if context.cancelled() or context.done():
                 raise asyncio.CancelledError from fault  # the caller left while an answer was being written
             self._log.exception("a call failed", method=method)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
+from esper.leyline.v1 import command_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from esper.leyline.v1 import command_pb2
 from esperd.leyline.commands import Refusal
 from esperd.leyline.errors import CATALOGUE, DOMAIN, EsperdError
 

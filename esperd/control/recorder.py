@@ -74,14 +74,10 @@ class Recorder:
         self._records.append(record)
         self._start()
 
-    async def flush(self) -> None:
-        """Wait until everything has been written, or cannot be."""
+    async def finish(self, within_s: float) -> None:
+        """Write what is left; what cannot be written in time is logged as lost."""
         if self._writer is not None:
-            await asyncio.wait([self._writer])
-
-    async def stop(self) -> None:
-        """Give up writing; what is left is logged as lost."""
-        if self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer], timeout=within_s)
             self._writer.cancel()
             await asyncio.wait([self._writer])
         lost = len(self._commands) + len(self._outcomes) + len(self._records)
@@ -126,9 +122,7 @@ class Recorder:
     async def _append(self, records: Sequence[Record]) -> None:
         await self._journal.append(*records)
 
-    async def _whole_or_single(
-        self, rows: Sequence[RowT], write: Callable[[Sequence[RowT]], Awaitable[None]]
-    ) -> None:
+    async def _whole_or_single(self, rows: Sequence[RowT], write: Callable[[Sequence[RowT]], Awaitable[None]]) -> None:
         """Write rows as one group; if the journal refuses the group, one by one, so that one bad row loses itself."""
         try:
             await write(rows)

@@ -1,17 +1,68 @@
-"""The gRPC server of the daemon: binds its addresses, serves Leyline, and leaves in good order.
+"""The gRPC server of the daemon: builds Leyline's parts, binds its addresses, serves, and leaves in good order.
 
 Event loop only. It reaches the trainer through the bridge's port alone, so it could live in a process of its own.
 """
 
+import asyncio
+import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import grpc
 import structlog
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.config.settings import Settings
+from esperd.control import addresses
+from esperd.control.audit import PERIOD_S, AuditTrail
+from esperd.control.command_board import CommandBoard
+from esperd.control.command_desk import CommandDesk
+from esperd.control.command_service import CommandService
+from esperd.control.condition import ConditionBoard
+from esperd.control.emergency_service import EmergencyService
+from esperd.control.entrance import Entrance, Gate
+from esperd.control.event_pump import EventPump
+from esperd.control.health import SERVICE as HEALTH_SERVICE
+from esperd.control.health import HealthService
 from esperd.control.identity import ServerIdentity
-from esperd.leyline.verify import Verifier
+from esperd.control.pacing import CallMeter, Pacer
+from esperd.control.policy_service import PolicyService
+from esperd.control.policy_sessions import METHOD as DECISION_STREAM
+from esperd.control.policy_sessions import PolicySessions
+from esperd.control.recorder import Recorder
+from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
+from esperd.control.reflection import ReflectionService
+from esperd.control.run_service import RunService
+from esperd.control.server_service import ServerService
+from esperd.control.state_board import StateBoard
+from esperd.control.state_service import StateService
+from esperd.control.telemetry_service import TelemetryService
+from esperd.leyline.method_policy import read_method_policies, services
+from esperd.leyline.verify import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Verifier
+from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.journal import Journal
+
+COMMAND_STREAM = "/esper.leyline.v1.CommandService/CommandStream"
+HOUSEKEEPING_S = 0.1
+URGENT_SHARE = 0.2
+"""Part of the training share that refusals and reads on the emergency lane may take on top."""
+_TRAINING = (TrainerPhase.TRAINING, TrainerPhase.VALIDATING)
+_BROKEN = (TrainerPhase.FAILED, TrainerPhase.HALTED)
+_ENVELOPE_BYTES = MAX_HEADER_BYTES + 4096
+_OPTIONS = (
+    # Without this a second server binds the same port, or takes over a live Unix socket, and nobody is told.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_PAYLOAD_BYTES + _ENVELOPE_BYTES),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_metadata_size", 8192),
+    # This is the name that counts; the often copied min_recv_ping_interval_without_data_ms is ignored.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
 
 
 class ControlServer:
@@ -30,6 +81,68 @@ class ControlServer:
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`."""
+        self._port = port
+        self._verifier = verifier
+        self._settings = settings
+        self._identity = identity
+        self._log = log
+        self._policies = read_method_policies()
+        self.conditions = ConditionBoard()
+        self._meter = CallMeter(time.thread_time)
+        self._pacer, self._urgent_pacer = (self._make_pacer(monotonic, share) for share in (1.0, URGENT_SHARE))
+        id_prefix = identity.epoch[:4].hex()
+        self._commands = CommandBoard(identity.epoch)
+        self._state = StateBoard(identity.epoch, port.snapshot())
+        note_journal = partial(self.conditions.set_part, "journal")
+        self._recorder = Recorder(
+            journal=journal,
+            clock=clock,
+            sleep=asyncio.sleep,
+            on_accepted=self._commands.accepted,
+            on_settled=self._commands.settled,
+            on_health=note_journal,
+            log=log,
+        )
+        self._trail = AuditTrail(self._recorder.append_later)
+        self._gate = Gate(verifier, self._trail, clock)
+        self._desk = CommandDesk(
+            port=port,
+            journal=journal,
+            recorder=self._recorder,
+            board=self._commands,
+            clock=clock,
+            id_prefix=id_prefix,
+            on_health=note_journal,
+        )
+        self._sessions = PolicySessions(
+            desk=self._desk,
+            board=self._commands,
+            recorder=self._recorder,
+            snapshot=port.snapshot,
+            answer_within_s=settings.budgets.policy_answer_s,
+            max_missed=settings.budgets.missed_deadlines,
+            run_name=settings.run.name or identity.run_id,
+            id_prefix=id_prefix,
+            clock=clock,
+            monotonic=monotonic,
+            log=log,
+        )
+        self._telemetry = TelemetryService(
+            port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
+        )
+        self._pump = EventPump(
+            port=port,
+            recorder=self._recorder,
+            commands=self._commands,
+            state=self._state,
+            sessions=self._sessions,
+            telemetry=self._telemetry,
+            meter=self._meter,
+        )
+        self._entrance = self._make_entrance(journal, clock)
+        self._server: Any = None
+        self._bound: list[str] = []
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> list[str]:
         """Bind and serve; returns the bound addresses (a port of 0 is replaced by the one that was given).
@@ -37,7 +150,132 @@ class ControlServer:
         Raises:
             EsperdError: ADDRESS_UNUSABLE; nothing stays bound.
         """
-        raise RuntimeError("being written")
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((self._entrance,))
+        try:
+            for address in self._addresses():
+                self._bound.append(addresses.bind(self._server, address))
+            await self._server.start()
+        except BaseException:
+            await self._server.stop(None)
+            self._remove_sockets()
+            raise
+        self._port.attach(asyncio.get_running_loop(), self._pump.on_events)
+        self.conditions.set_part("journal", True)
+        self._look_around()
+        self._start_chores()
+        self.conditions.serve()
+        return list(self._bound)
 
     async def drain_and_stop(self, grace_s: float) -> None:
         """Refuse new changes, end every stream with a resume token, then stop; at most `grace_s` seconds."""
+        deadline_s = time.monotonic() + grace_s
+        self.conditions.drain()
+        self._desk.is_draining = True
+        self._sessions.drain()
+        self._telemetry.drain()
+        self._state.feed.close("draining")
+        self._commands.feed.close("draining")
+        await self._server.stop(grace_s)
+        self._remove_sockets()
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._desk.finish_accepting()
+        self._port.detach()
+        self._pump.take_all()
+        self._trail.close_period()
+        await self._recorder.finish(max(1.0, deadline_s - time.monotonic()))
+
+    def _addresses(self) -> list[str]:
+        configured = self._settings.control.listen
+        return list(configured) or [f"unix:{self._settings.run.directory}/leyline.sock"]
+
+    def _remove_sockets(self) -> None:
+        for address in self._bound:
+            addresses.remove_socket(address)
+        self._bound.clear()
+
+    # Chores
+
+    def _start_chores(self) -> None:
+        loop = asyncio.get_running_loop()
+        chores = (
+            (self._settings.control.frame_interval_s, self._telemetry.tick),
+            (HOUSEKEEPING_S, self._look_around),
+            (PERIOD_S, self._trail.close_period),
+        )
+        self._chores = [loop.create_task(self._every(interval_s, work)) for interval_s, work in chores]
+
+    async def _every(self, interval_s: float, work: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                self._meter.own_work(work)
+            except Exception:  # noqa: BLE001 - logged whole; the chore is done again at its next time
+                self._log.exception("a chore failed")
+
+    def _look_around(self) -> None:
+        """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
+        self._sessions.tick()
+        self._meter.close_window()
+        self.conditions.set_part("trainer", self._port.snapshot().run.phase not in _BROKEN)
+        self.conditions.set_part("keys", self._verifier.has_keyring)
+
+    # Building
+
+    def _make_pacer(self, monotonic: Callable[[], float], part: float) -> Pacer:
+        control = self._settings.control
+        return Pacer(
+            share=control.training_share * part,
+            meter=self._meter,
+            is_training=self._is_training,
+            monotonic=monotonic,
+            sleep=asyncio.sleep,
+            max_waiting=control.max_concurrent_calls,
+        )
+
+    def _is_training(self) -> bool:
+        return self._port.snapshot().run.phase in _TRAINING
+
+    def _make_entrance(self, journal: Journal, clock: Callable[[], float]) -> Entrance:
+        port, desk, board, gate = self._port, self._desk, self._commands, self._gate
+        names = [service.full_name for service in services()]
+        parts = (
+            ServerService(
+                identity=self._identity, settings=self._settings.control, conditions=self.conditions, clock=clock
+            ),
+            RunService(port=port, journal=journal, desk=desk, lease_principal=lambda: self._sessions.lease_principal),
+            CommandService(
+                desk=desk,
+                board=board,
+                journal=journal,
+                port=port,
+                gate=gate,
+                pacer=self._pacer,
+                policy=self._policies[COMMAND_STREAM],
+            ),
+            EmergencyService(port=port, desk=desk, board=board, journal=journal, clock=clock),
+            StateService(port=port, board=self._state, journal=journal, since_revision=journal.revision),
+            PolicyService(
+                sessions=self._sessions,
+                gate=gate,
+                policy=self._policies[DECISION_STREAM],
+                journal=journal,
+                clock=clock,
+                global_step=lambda: port.snapshot().run.global_step,
+            ),
+            self._telemetry,
+            HealthService(self.conditions, names),
+            ReflectionService([*names, HEALTH_SERVICE, *REFLECTION_SERVICES]),
+        )
+        return Entrance(
+            routes=[route for part in parts for route in part.routes()],
+            policies=self._policies,
+            gate=gate,
+            pacer=self._pacer,
+            urgent_pacer=self._urgent_pacer,
+            meter=self._meter,
+            max_streams=self._settings.control.max_streams,
+            log=self._log,
+        )

@@ -8,9 +8,9 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
+from esper.leyline.v1 import state_pb2, state_service_pb2, telemetry_service_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from esper.leyline.v1 import state_pb2, state_service_pb2, telemetry_service_pb2
 from esperd.leyline.metrics import METRICS, Sample
 from esperd.leyline.views import (
     BlueprintOffer,
@@ -278,9 +278,7 @@ def transition_notice(event: TransitionEvent) -> NoticeEvent:
         "target": event.target.name,
         "cause": event.cause,
     }
-    return NoticeEvent(
-        "seed.transition", message, "info", event.global_step, event.revision, event.unix_s, attributes
-    )
+    return NoticeEvent("seed.transition", message, "info", event.global_step, event.revision, event.unix_s, attributes)
 
 
 def metric_descriptors() -> list[telemetry_service_pb2.MetricDescriptor]:
@@ -289,7 +287,6 @@ def metric_descriptors() -> list[telemetry_service_pb2.MetricDescriptor]:
         telemetry_service_pb2.MetricDescriptor(name=metric.name, unit=metric.unit, description=metric.description)
         for metric in METRICS.values()
     ]
-
 
 
 def _epochs(age_steps: int, view: RunView) -> int:

@@ -7,6 +7,7 @@ reads as one message. So EVERY and LATEST watchers share the same bytes.
 from collections.abc import Iterable
 
 from esper.leyline.v1 import state_service_pb2
+
 from esperd.control import shown
 from esperd.control.command_board import feed_epoch
 from esperd.control.deltas import (

@@ -1,0 +1,278 @@
+"""CommandService: submit, cancel, look at and watch commands.
+
+Event loop only. CommandStream reads ahead of the journal: while one batch is being written the next is verified, so
+that group commit has something to group; receipts keep the order of the batches.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from esper.leyline.v1 import command_pb2, command_service_pb2
+
+from esperd.bridge.bridge import TrainerPort
+from esperd.control.batches import read_batch, read_single
+from esperd.control.call import Call, Receive, Route, Send, Shape
+from esperd.control.command_board import CommandBoard
+from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
+from esperd.control.command_messages import command_message, refusal_of, watch_message
+from esperd.control.entrance import Gate, parse
+from esperd.control.errors import InvalidRequest, Violation, command_error
+from esperd.control.pacing import COMMAND_UNITS, Pacer
+from esperd.control.pages import page_size
+from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
+from esperd.control.shown import wire
+from esperd.control.streams import follow, resume_token
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.method_policy import MethodPolicy
+from esperd.leyline.verify import Verified
+from esperd.leyline.vocabulary import CommandState
+from esperd.oona.feed_values import Compacted, Delivery, ResumeToken
+from esperd.oona.journal import Journal
+from esperd.oona.records import CommandQuery, CommandRecord
+
+_SERVICE = "/esper.leyline.v1.CommandService/"
+MAX_WAIT_S = 300.0
+CANCEL_WAIT_S = 30.0
+MAX_BATCHES_IN_FLIGHT = 16
+BOOKMARK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One batch of a stream: what is being written, or why it was refused."""
+
+    number: int
+    submissions: Sequence[Submission]
+    answers: "asyncio.Future[list[Answer]]"
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """No batch follows; with the fault that ended the stream, if any."""
+
+    fault: Exception | None
+
+
+class CommandService:
+    """Serves commands."""
+
+    def __init__(
+        self,
+        *,
+        desk: CommandDesk,
+        board: CommandBoard,
+        journal: Journal,
+        port: TrainerPort,
+        gate: Gate,
+        pacer: Pacer,
+        policy: MethodPolicy,
+    ) -> None:
+        """`policy` is CommandStream's."""
+        self._desk = desk
+        self._board = board
+        self._journal = journal
+        self._port = port
+        self._gate = gate
+        self._pacer = pacer
+        self._policy = policy
+
+    def routes(self) -> Iterable[Route]:
+        """What this service serves."""
+        pb = command_service_pb2
+        yield Route(_SERVICE + "SubmitCommand", Shape.UNARY, pb.SubmitCommandRequest, self.submit_command)
+        yield Route(_SERVICE + "SubmitCommands", Shape.UNARY, pb.SubmitCommandsRequest, self.submit_commands)
+        yield Route(_SERVICE + "CancelCommand", Shape.UNARY, pb.CancelCommandRequest, self.cancel_command)
+        yield Route(_SERVICE + "CommandStream", Shape.SESSION, pb.CommandStreamRequest, self.command_stream)
+        yield Route(_SERVICE + "GetCommand", Shape.UNARY, pb.GetCommandRequest, self.get_command)
+        yield Route(_SERVICE + "ListCommands", Shape.UNARY, pb.ListCommandsRequest, self.list_commands)
+        yield Route(_SERVICE + "WatchCommands", Shape.STREAM, pb.WatchCommandsRequest, self.watch_commands)
+
+    async def submit_command(self, call: Call, data: bytes) -> command_service_pb2.SubmitCommandResponse:
+        """Accept one command."""
+        submission = read_single(data, call.signer.payload_sha256)
+        answer = await self._desk.submit_one(_origin(call.method, call.signer), submission)
+        assert answer.record is not None  # an atomic submission answers or raises
+        return command_service_pb2.SubmitCommandResponse(
+            command=command_message(answer.record), duplicate=answer.duplicate
+        )
+
+    async def submit_commands(self, call: Call, data: bytes) -> command_service_pb2.SubmitCommandsResponse:
+        """Accept several commands, or none."""
+        submissions = _read_batch(data)
+        await self._pacer.admit(COMMAND_UNITS * len(submissions))
+        answers = await self._desk.submit(_origin(call.method, call.signer), submissions, atomic=True)
+        records = [answer.record for answer in answers if answer.record is not None]
+        return command_service_pb2.SubmitCommandsResponse(
+            commands=[command_message(record) for record in records],
+            duplicate_request_ids=[a.record.request_id for a in answers if a.duplicate and a.record is not None],
+        )
+
+    async def cancel_command(self, call: Call, data: bytes) -> command_service_pb2.CancelCommandResponse:
+        """Take a command back, and answer with what became of it."""
+        asked = parse(command_service_pb2.CancelCommandPayload, data)
+        rules = Rules()
+        rules.text("command_id", asked.command_id, MAX_ID_BYTES, required=True)
+        rules.text("reason", asked.reason, MAX_REASON_BYTES)
+        rules.check()
+        record = await self._command(asked.command_id)
+        if not record.state.is_final and self._board.is_open(asked.command_id):
+            self._port.cancel(asked.command_id)
+            record = await self._board.wait_settled(asked.command_id, CANCEL_WAIT_S) or record
+        if record.state is not CommandState.CANCELLED:
+            raise EsperdError("COMMAND_NOT_CANCELLABLE", state=record.state.name, command_id=record.command_id)
+        return command_service_pb2.CancelCommandResponse(command=command_message(record))
+
+    async def get_command(
+        self, _: Call, request: command_service_pb2.GetCommandRequest
+    ) -> command_service_pb2.GetCommandResponse:
+        """One command, after its outcome if the caller waits for it."""
+        if request.wait_ms > MAX_WAIT_S * 1e3:
+            rule = f"must be at most {MAX_WAIT_S * 1e3:g}"
+            raise InvalidRequest([Violation("wait_ms", rule)], "REQUEST_INVALID")
+        record = await self._command(request.command_id)
+        if request.wait_ms and self._board.is_open(request.command_id):
+            record = await self._board.wait_settled(request.command_id, request.wait_ms / 1e3) or record
+        elif request.wait_ms and not record.state.is_final:
+            record = await self._command(request.command_id)  # it was settled while its record was read
+        return command_service_pb2.GetCommandResponse(command=command_message(record))
+
+    async def list_commands(
+        self, _: Call, request: command_service_pb2.ListCommandsRequest
+    ) -> command_service_pb2.ListCommandsResponse:
+        """A page of commands, newest first."""
+        rules = Rules(reason="REQUEST_INVALID")
+        state = rules.choice("state", request.state, CommandState)
+        seed_id = rules.seed_id("seed_id", request.seed_id) if request.seed_id else 0
+        rules.check()
+        query = CommandQuery(state=state, seed_id=seed_id)
+        page = await self._journal.list_commands(query, page_size(request.page_size), request.page_token)
+        commands = [command_message(record) for record in page.rows]
+        return command_service_pb2.ListCommandsResponse(commands=commands, next_page_token=page.next_page_token)
+
+    async def watch_commands(self, _: Call, request: command_service_pb2.WatchCommandsRequest, send: Send) -> None:
+        """Every change from now on, or from a token on."""
+        feed = self._board.feed
+        since = resume_token(request.resume_token)
+        try:
+            subscription = feed.subscribe(since)
+        except Compacted:
+            if not request.restart_on_gap:
+                raise
+            subscription = feed.subscribe()
+        if not request.resume_token:
+            # Says from where on nothing will be missed.
+            subscription.offer_bookmark(feed.token.revision)
+
+        async def deliver(delivery: Delivery[None]) -> None:
+            for item in delivery.items:
+                await send(item.data)
+            if delivery.is_bookmark:
+                await send(watch_message((), delivery.token.encode()).SerializeToString())
+
+        async def drained(token: ResumeToken) -> None:
+            await send(watch_message((), token.encode(), draining=True).SerializeToString())
+
+        await follow(feed, subscription, bookmark_every_s=BOOKMARK_S, deliver=deliver, drained=drained)
+
+    async def command_stream(self, call: Call, receive: Receive, send: Send) -> None:
+        """Signed batches up, receipts down, in order."""
+        batches: asyncio.Queue[_Batch | _End] = asyncio.Queue(MAX_BATCHES_IN_FLIGHT)
+        reader = asyncio.get_running_loop().create_task(self._read_batches(call, receive, batches))
+        try:
+            while isinstance(batch := await batches.get(), _Batch):
+                await send((await _receipts(batch)).SerializeToString())
+            if batch.fault is not None:
+                raise batch.fault
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _read_batches(self, call: Call, receive: Receive, batches: "asyncio.Queue[_Batch | _End]") -> None:
+        fault: Exception | None = None
+        try:
+            for number in itertools.count(1):
+                message = await receive()
+                if message is None:
+                    break
+                await batches.put(await self._begin(call, message, number))
+        except Exception as error:  # noqa: BLE001 - raised again by the stream's handler, behind the receipts
+            fault = error
+        await batches.put(_End(fault))
+
+    async def _begin(self, call: Call, message: command_service_pb2.CommandStreamRequest, number: int) -> _Batch:
+        """Check one batch and begin to write it; a refused one is a batch that has failed."""
+        loop = asyncio.get_running_loop()
+        submissions: Sequence[Submission] = ()
+        try:
+            verified = self._gate.verify(self._policy, message.envelope, call.peer)
+        except EsperdError as refusal:
+            return _Batch(number, (), _failed(refusal))
+        try:
+            submissions = _read_batch(verified.payload)
+            await self._pacer.admit(COMMAND_UNITS * len(submissions))
+        except EsperdError as refusal:
+            self._gate.note(self._policy, verified, call.peer, refusal)
+            return _Batch(number, submissions, _failed(refusal))
+        self._gate.note(self._policy, verified, call.peer)
+        answers = loop.create_task(self._desk.submit(_origin(call.method, verified), submissions, atomic=False))
+        answers.add_done_callback(_look_at)  # nobody else does, if the stream breaks before its receipts
+        return _Batch(number, submissions, answers)
+
+    async def _command(self, command_id: str) -> CommandRecord:
+        record = await self._journal.get_command(command_id) if command_id else None
+        if record is None:
+            raise EsperdError("COMMAND_UNKNOWN", command_id=command_id)
+        return record
+
+
+def _read_batch(data: bytes) -> list[Submission]:
+    parse(command_service_pb2.CommandBatch, data)
+    submissions = read_batch(data)
+    if not submissions:
+        raise InvalidRequest([Violation("commands", "is required")])
+    return submissions
+
+
+def _origin(method: str, verified: Verified) -> Origin:
+    return Origin(verified.principal, verified.key_id, method)
+
+
+def _look_at(answers: "asyncio.Future[list[Answer]]") -> None:
+    if not answers.cancelled():
+        answers.exception()
+
+
+def _failed(refusal: EsperdError) -> "asyncio.Future[list[Answer]]":
+    future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+    future.set_exception(refusal)
+    future.add_done_callback(_look_at)
+    return future
+
+
+async def _receipts(batch: _Batch) -> command_service_pb2.CommandStreamResponse:
+    try:
+        answers = await batch.answers
+    except EsperdError as refusal:
+        return command_service_pb2.CommandStreamResponse(
+            batch_number=batch.number, error=command_error(refusal.refusal())
+        )
+    receipts = [_receipt(submission, answer) for submission, answer in zip(batch.submissions, answers, strict=True)]
+    return command_service_pb2.CommandStreamResponse(batch_number=batch.number, receipts=receipts)
+
+
+def _receipt(submission: Submission, answer: Answer) -> command_service_pb2.CommandReceipt:
+    record = answer.record
+    if record is None:
+        error: command_pb2.CommandError | None = None
+        if answer.error is not None:
+            error = command_error(answer.error.refusal())
+        return command_service_pb2.CommandReceipt(request_id=submission.asked.request_id, error=error)
+    return command_service_pb2.CommandReceipt(
+        request_id=record.request_id,
+        command_id=record.command_id,
+        state=wire(record.state),
+        error=refusal_of(record),
+        duplicate=answer.duplicate,
+    )

@@ -1,0 +1,70 @@
+"""Takes the trainer's events off the bridge and gives each to those whom it concerns.
+
+Event loop only. One pass takes a bounded number, so that calls are served in between; the bridge rings again when more
+is left. Nothing here waits: what must reach the disk goes to the recorder.
+"""
+
+from functools import partial
+
+from esperd.bridge.bridge import Event, TrainerPort
+from esperd.control.command_board import CommandBoard
+from esperd.control.pacing import CallMeter
+from esperd.control.policy_sessions import PolicySessions
+from esperd.control.recorder import Recorder
+from esperd.control.shown import transition_notice
+from esperd.control.state_board import StateBoard
+from esperd.control.telemetry_service import TelemetryService
+from esperd.leyline.commands import Outcome
+from esperd.leyline.views import NoticeEvent, Snapshot, StatePacket, TransitionEvent
+
+MAX_EVENTS_PER_PASS = 256
+
+
+class EventPump:
+    """From the bridge to the journal, the feeds, and the policies."""
+
+    def __init__(
+        self,
+        *,
+        port: TrainerPort,
+        recorder: Recorder,
+        commands: CommandBoard,
+        state: StateBoard,
+        sessions: PolicySessions,
+        telemetry: TelemetryService,
+        meter: CallMeter,
+    ) -> None:
+        self._port = port
+        self._recorder = recorder
+        self._commands = commands
+        self._state = state
+        self._sessions = sessions
+        self._telemetry = telemetry
+        self._meter = meter
+
+    def on_events(self) -> None:
+        """The bridge's bell: one pass."""
+        events = self._port.take_events(MAX_EVENTS_PER_PASS)
+        self._meter.own_work(partial(self._pass_on, events))
+
+    def take_all(self) -> None:
+        """Everything that is left, when the trainer has gone."""
+        while events := self._port.take_events(MAX_EVENTS_PER_PASS):
+            self._pass_on(events)
+
+    def _pass_on(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case Outcome():
+                    self._commands.acknowledged(event)
+                    self._recorder.settle_later(event)
+                case Snapshot():
+                    self._state.publish(event)
+                case StatePacket():
+                    self._sessions.packet(event)
+                case TransitionEvent():
+                    self._recorder.append_later(event)
+                    self._telemetry.event(transition_notice(event))
+                case NoticeEvent():
+                    self._recorder.append_later(event)
+                    self._telemetry.event(event)

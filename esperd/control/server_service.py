@@ -1,0 +1,92 @@
+"""ServerService: who this daemon is, and how it is.
+
+Event loop only. What a signer needs first comes from here, unsigned.
+"""
+
+from collections.abc import Callable, Iterable
+
+from esper.leyline.v1 import server_service_pb2
+
+from esperd.config.settings import ControlSettings
+from esperd.control.batches import MAX_COMMANDS
+from esperd.control.call import Call, Route, Send, Shape
+from esperd.control.condition import Condition, ConditionBoard
+from esperd.control.identity import ServerIdentity
+from esperd.control.shown import timestamp
+from esperd.leyline.verify import FRESHNESS_S, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
+
+_SERVICE = "/esper.leyline.v1.ServerService/"
+CAPABILITIES = (
+    "command_stream",
+    "decision_stream",
+    "emergency_lane",
+    "state_watch",
+    "telemetry_stream",
+    "signed_requests_v1",
+    "health_list",
+    "reflection",
+)
+
+
+class ServerService:
+    """Serves the daemon's own facts."""
+
+    def __init__(
+        self,
+        *,
+        identity: ServerIdentity,
+        settings: ControlSettings,
+        conditions: ConditionBoard,
+        clock: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._conditions = conditions
+        self._clock = clock
+        self._limits = {
+            "max_header_bytes": MAX_HEADER_BYTES,
+            "max_payload_bytes": MAX_PAYLOAD_BYTES,
+            "max_batch_commands": MAX_COMMANDS,
+            "max_streams": settings.max_streams,
+            "command_box_capacity": settings.command_box_capacity,
+            "freshness_window_s": int(FRESHNESS_S),
+        }
+
+    def routes(self) -> Iterable[Route]:
+        """What this service serves."""
+        pb = server_service_pb2
+        yield Route(_SERVICE + "GetServerInfo", Shape.UNARY, pb.GetServerInfoRequest, self.get_server_info)
+        yield Route(_SERVICE + "WatchServerState", Shape.STREAM, pb.WatchServerStateRequest, self.watch_server_state)
+
+    async def get_server_info(
+        self, _: Call, __: server_service_pb2.GetServerInfoRequest
+    ) -> server_service_pb2.GetServerInfoResponse:
+        """Id, epoch, clock, versions, capabilities and limits."""
+        return server_service_pb2.GetServerInfoResponse(
+            server_id=self._identity.server_id,
+            epoch=self._identity.epoch,
+            server_time=timestamp(self._clock()),
+            version=self._identity.version,
+            capabilities=CAPABILITIES,
+            limits=self._limits,
+            run_id=self._identity.run_id,
+            torch_version=self._identity.torch_version,
+        )
+
+    async def watch_server_state(self, _: Call, __: server_service_pb2.WatchServerStateRequest, send: Send) -> None:
+        """The state now, and whenever it changes, until the daemon drains."""
+        board = self._conditions
+        seen = board.now
+        await send(_message(seen))
+        while not board.has_ended:
+            seen = await board.changed(seen)
+            await send(_message(seen))
+
+
+def _message(condition: Condition) -> bytes:
+    state = server_service_pb2.SERVER_STATE_STARTING
+    if condition.is_draining:
+        state = server_service_pb2.SERVER_STATE_DRAINING
+    elif condition.is_serving:
+        state = server_service_pb2.SERVER_STATE_SERVING
+    message = server_service_pb2.WatchServerStateResponse(state=state, conditions=dict(condition.parts))
+    return message.SerializeToString()

@@ -1,0 +1,155 @@
+"""StateService: seeds, sites and optimizers as they are, and as they change.
+
+Event loop only. Reads come from the bridge's newest snapshot, a seed's story from the journal.
+"""
+
+from collections.abc import Iterable
+
+from esper.leyline.v1 import state_pb2, state_service_pb2
+
+from esperd.bridge.bridge import TrainerPort
+from esperd.control import shown
+from esperd.control.call import Call, Route, Send, Shape
+from esperd.control.rules import Rules
+from esperd.control.state_board import StateBoard, draining_bytes
+from esperd.control.streams import follow, resume_token
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.views import Snapshot, TransitionEvent
+from esperd.leyline.vocabulary import Stage
+from esperd.oona.feed_values import Compacted, Delivery, FeedPolicy, ResumeToken
+from esperd.oona.journal import Journal
+from esperd.oona.records import HistoryQuery, RowKind
+
+_SERVICE = "/esper.leyline.v1.StateService/"
+DEFAULT_BOOKMARK_S = 5
+MAX_BOOKMARK_S = 3600
+_STORY_PAGE_ROWS = 500
+
+
+class StateService:
+    """Serves the run's state."""
+
+    def __init__(self, *, port: TrainerPort, board: StateBoard, journal: Journal, since_revision: int) -> None:
+        """`since_revision` is the journal's revision when this run began: seed numbers of earlier runs are others."""
+        self._port = port
+        self._board = board
+        self._journal = journal
+        self._since_revision = since_revision
+
+    def routes(self) -> Iterable[Route]:
+        """What this service serves."""
+        pb = state_service_pb2
+        yield Route(_SERVICE + "GetSeed", Shape.UNARY, pb.GetSeedRequest, self.get_seed)
+        yield Route(_SERVICE + "ListSeeds", Shape.UNARY, pb.ListSeedsRequest, self.list_seeds)
+        yield Route(_SERVICE + "ListSites", Shape.UNARY, pb.ListSitesRequest, self.list_sites)
+        yield Route(_SERVICE + "GetOptimizers", Shape.UNARY, pb.GetOptimizersRequest, self.get_optimizers)
+        yield Route(_SERVICE + "WatchState", Shape.STREAM, pb.WatchStateRequest, self.watch_state)
+
+    async def get_seed(self, _: Call, request: state_service_pb2.GetSeedRequest) -> state_service_pb2.GetSeedResponse:
+        """One seed and how it came to where it is; also one that is gone, from the journal."""
+        rules = Rules(reason="REQUEST_INVALID")
+        seed_id = rules.seed_id("seed_id", request.seed_id)
+        rules.check()
+        story = await self._story(seed_id)
+        snapshot = self._port.snapshot()
+        seed = _present(seed_id, snapshot) or _gone(seed_id, story)
+        if seed is None:
+            raise EsperdError("SEED_UNKNOWN", seed_id=seed_id)
+        transitions = [shown.transition(event) for event in story]
+        return state_service_pb2.GetSeedResponse(seed=seed, transitions=transitions, revision=snapshot.revision)
+
+    async def list_seeds(
+        self, _: Call, request: state_service_pb2.ListSeedsRequest
+    ) -> state_service_pb2.ListSeedsResponse:
+        """Every seed, or those in one stage."""
+        rules = Rules(reason="REQUEST_INVALID")
+        stage = rules.choice("stage", request.stage, Stage)
+        rules.check()
+        snapshot = self._port.snapshot()
+        views = [view for view in snapshot.seeds if stage in (Stage.UNKNOWN, view.stage)]
+        return state_service_pb2.ListSeedsResponse(seeds=shown.seeds(views, snapshot), revision=snapshot.revision)
+
+    async def list_sites(self, _: Call, __: state_service_pb2.ListSitesRequest) -> state_service_pb2.ListSitesResponse:
+        """Every site."""
+        snapshot = self._port.snapshot()
+        sites = [shown.site(view) for view in snapshot.sites]
+        return state_service_pb2.ListSitesResponse(sites=sites, revision=snapshot.revision)
+
+    async def get_optimizers(
+        self, _: Call, __: state_service_pb2.GetOptimizersRequest
+    ) -> state_service_pb2.GetOptimizersResponse:
+        """Every optimizer group."""
+        snapshot = self._port.snapshot()
+        groups = [shown.optimizer(view) for view in snapshot.optimizers]
+        return state_service_pb2.GetOptimizersResponse(groups=groups, revision=snapshot.revision)
+
+    async def watch_state(self, _: Call, request: state_service_pb2.WatchStateRequest, send: Send) -> None:
+        """A snapshot, or what came after a token, then every change."""
+        policy, bookmark_s = _wishes(request)
+        feed = self._board.feed
+        since = resume_token(request.resume_token)
+        try:
+            subscription = feed.subscribe(since, policy)
+        except Compacted:
+            if not request.resnapshot_on_gap:
+                raise
+            since, subscription = None, feed.subscribe(policy=policy)
+        # Taken before the first await: it belongs to the revision at which the subscription begins.
+        snapshot = self._board.snapshot_bytes() if since is None else None
+
+        async def deliver(delivery: Delivery[None]) -> None:
+            await send(self._board.delivery_bytes(delivery))
+
+        async def drained(token: ResumeToken) -> None:
+            await send(draining_bytes(token))
+
+        try:
+            if snapshot is not None:
+                await send(snapshot)
+            await follow(feed, subscription, bookmark_every_s=bookmark_s, deliver=deliver, drained=drained)
+        finally:
+            subscription.close()
+
+    async def _story(self, seed_id: int) -> list[TransitionEvent]:
+        query = HistoryQuery(kinds=(RowKind.TRANSITION,), seed_id=seed_id, after_revision=self._since_revision)
+        story: list[TransitionEvent] = []
+        token = ""
+        while True:
+            page = await self._journal.list_history(query, _STORY_PAGE_ROWS, token)
+            story += [row.record for row in page.rows if isinstance(row.record, TransitionEvent)]
+            token = page.next_page_token
+            if not token:
+                return story
+
+
+def _wishes(request: state_service_pb2.WatchStateRequest) -> tuple[FeedPolicy, float]:
+    rules = Rules(reason="REQUEST_INVALID")
+    known = (
+        state_service_pb2.DELIVERY_POLICY_UNSPECIFIED,
+        state_service_pb2.DELIVERY_POLICY_EVERY,
+        state_service_pb2.DELIVERY_POLICY_LATEST,
+    )
+    rules.need(request.delivery in known, "delivery", "is not known to this daemon")
+    rules.number("bookmark_interval_s", request.bookmark_interval_s, 0, MAX_BOOKMARK_S)
+    rules.check()
+    is_latest = request.delivery == state_service_pb2.DELIVERY_POLICY_LATEST
+    return FeedPolicy.LATEST if is_latest else FeedPolicy.EVERY, request.bookmark_interval_s or DEFAULT_BOOKMARK_S
+
+
+def _present(seed_id: int, snapshot: Snapshot) -> state_pb2.SeedState | None:
+    views = [view for view in snapshot.seeds if view.seed_id == seed_id]
+    return next(iter(shown.seeds(views, snapshot)), None)
+
+
+def _gone(seed_id: int, story: list[TransitionEvent]) -> state_pb2.SeedState | None:
+    """What the journal knows of a seed that the trainer has let go."""
+    if not story:
+        return None
+    last = story[-1]
+    return state_pb2.SeedState(
+        seed_id=str(seed_id),
+        stage=shown.wire(last.target),
+        site=last.site,
+        blueprint_id=last.blueprint_id,
+        germinated_step=story[0].global_step,
+    )
