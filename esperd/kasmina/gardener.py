@@ -12,7 +12,7 @@ from esperd.kasmina.blueprints.costs import estimate_cost
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.garden import Garden
 from esperd.kasmina.germination import admission, build_seed, plan_for, sanity, sanity_result
-from esperd.kasmina.guard import Trip
+from esperd.kasmina.guard import Trip, as_trained
 from esperd.kasmina.isolation import differential_probe
 from esperd.kasmina.judgement import Judgement
 from esperd.kasmina.lifecycle import CANDIDATE, Event, check_operation, may_auto_advance, next_rule
@@ -338,7 +338,8 @@ class Gardener:
         seed.next_look_step = step + garden.settings.probe_every_steps
         batches = garden.host.probe_batches(garden.settings.probe_units)
         before = garden.prober.flops
-        without, with_seed = garden.prober.losses(slot, seed, [OFF, Variant(seed.alpha_value)], batches)
+        variant = as_trained(seed) if judgement is None else Variant(seed.alpha_value)
+        without, with_seed = garden.prober.losses(slot, seed, [OFF, variant], batches)
         self._note_trip(garden.guard.take(seed, without, with_seed))
         if judgement is not None:
             garden.judging_flops += garden.prober.flops - before

@@ -19,6 +19,7 @@ from esperd.kasmina.ports import Batch, StepAdvice
 from esperd.kasmina.probes import OFF, Prober, Variant
 from esperd.kasmina.seed import Seed
 from esperd.kasmina.slot import Pass, Slot
+from esperd.leyline.vocabulary import BlendMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,6 @@ class Guard:
         self.watch.observe(value)
         return Verdict(StepAdvice.STEP, tuple(trips))
 
-    def probe(self, slot: Slot, seed: Seed, batches: Sequence[Batch]) -> Trip | None:
-        """One small paired probe of a blending seed; a trip when it does harm, at 99 %."""
-        without, with_seed = self._prober.losses(slot, seed, [OFF, Variant(seed.alpha_value)], batches)
-        return self.take(seed, without, with_seed)
-
     @staticmethod
     def take(seed: Seed, without: Sequence[float], with_seed: Sequence[float]) -> Trip | None:
         """Add the differences of a probe to the seed's window and look."""
@@ -105,7 +101,7 @@ class Guard:
             for slot, seed in suspects:
                 if seed.seed_id in gone:
                     continue
-                without, with_seed = self._prober.losses(slot, seed, [OFF, Variant(seed.alpha_value)], [batch])
+                without, with_seed = self._prober.losses(slot, seed, [OFF, as_trained(seed)], [batch])
                 if len(without) >= 2 and confirms_harm(with_seed, without):
                     detail = f"batch loss {loss:.4g} is beyond {self.watch.limit:.4g}, and not without the seed"
                     trips.append(Trip(seed, "guard:loss", detail))
@@ -160,6 +156,14 @@ class _MovingBuffers:
             with torch.no_grad():
                 for buffer, value in zip(self._moving, now, strict=True):
                     buffer.copy_(value)
+
+
+def as_trained(seed: Seed) -> Variant:
+    """The seed as the samples of a training batch meet it: under drop-blend those that take it take all of it.
+
+    Its expectation at a small alpha would hide what drives the host's loss up.
+    """
+    return Variant(1.0 if seed.plan.blend_mode is BlendMode.BERNOULLI else seed.alpha_value)
 
 
 def _read(loss: Tensor, records: Sequence[Pass]) -> tuple[float, list[bool]]:

@@ -1,9 +1,12 @@
 """The arithmetic of the guard that watches a run while a seed blends: which loss is suspicious, and who caused it.
 
 Runs on the training thread; plain Python numbers, no torch. Knows no seed and acts on nothing: the guard asks, and
-culls. Three rules (design 03, Guard while blending; all measured there): a batch loss beyond mean + 6 sd of the last
-50 is *suspicious*; it is *confirmed* only if the same batch without the seed is better by more than 3 standard
+culls. Three rules (design 03, Guard while blending; all measured there): a batch loss beyond mean + 6 sd of a window
+of 50 is *suspicious*; it is *confirmed* only if the same batch without the seed is better by more than 3 standard
 errors, else the host itself made the jump; and small paired probes catch slow harm.
+
+The window ends ten steps back: a loss that doubles every two steps would otherwise raise its own limit faster than it
+grows (seen with a seed that climbs its gradient), and by then the host has learned to lean on what harms it.
 """
 
 import math
@@ -12,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 WINDOW: Final = 50
+LAG: Final = 10
+"""The newest losses, which say nothing yet about what is normal."""
 MIN_LOSSES: Final = 10
 """Below this count a standard deviation says too little to call anything suspicious."""
 SUSPICION_SDS: Final = 6.0
@@ -24,13 +29,13 @@ PROBE_Z: Final = 2.3263478740408408
 
 
 class LossWatch:
-    """The last 50 losses of the host, and whether a new one lies outside what they lead one to expect.
+    """The host's losses up to ten steps back, and whether a new one lies outside what they lead one to expect.
 
     `observe` is what each step pays (an append); the statistics are made over the window when asked for.
     """
 
     def __init__(self, losses: Iterable[float] = ()) -> None:
-        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._losses: deque[float] = deque(maxlen=WINDOW + LAG)
         for loss in losses:
             self.observe(loss)
 
@@ -41,26 +46,33 @@ class LossWatch:
 
     @property
     def num_losses(self) -> int:
-        """How many losses the window holds."""
+        """How many losses are kept."""
         return len(self._losses)
 
     @property
     def mean(self) -> float:
         """Mean of the window, NaN while it is empty."""
-        return math.fsum(self._losses) / len(self._losses) if self._losses else math.nan
+        window = self._window()
+        return math.fsum(window) / len(window) if window else math.nan
 
     @property
     def std(self) -> float:
         """Sample standard deviation of the window, 0 below two losses."""
-        return _mean_and_std(self._losses)[1]
+        return _mean_and_std(self._window())[1]
 
     @property
     def limit(self) -> float:
         """The highest loss that is not suspicious: mean + 6 sd + 0.05; infinite below 10 losses."""
-        if len(self._losses) < MIN_LOSSES:
+        window = self._window()
+        if len(window) < MIN_LOSSES:
             return math.inf
-        mean, std = _mean_and_std(self._losses)
+        mean, std = _mean_and_std(window)
         return mean + SUSPICION_SDS * std + SUSPICION_FLOOR
+
+    def _window(self) -> list[float]:
+        """All but the newest ten, once there are enough without them."""
+        losses = list(self._losses)
+        return losses[:-LAG] if len(losses) >= MIN_LOSSES + LAG else losses
 
     def is_suspicious(self, loss: float) -> bool:
         """Whether this loss, not yet observed, calls for the counterfactual; one that is not finite always does."""
@@ -90,15 +102,12 @@ class ProbeWatch:
     def upper(self) -> float:
         """99 % upper bound on what the seed is worth now; infinite without two differences, -inf if one is not finite.
 
-        A plain z bound over a short window: it guards, it does not measure (see `evidence` for that).
+        The lower of the window's and the newest probe's, since a seed that has just turned bad has a good past. A
+        plain z bound: it guards, it does not measure (see `evidence` for that).
         """
-        values = [difference for probe in self._probes for difference in probe]
-        if not all(map(math.isfinite, values)):
-            return -math.inf
-        if len(values) < 2:
-            return math.inf
-        mean, std = _mean_and_std(values)
-        return mean + PROBE_Z * std / math.sqrt(len(values))
+        together = [difference for probe in self._probes for difference in probe]
+        newest = self._probes[-1] if self._probes else ()
+        return min(_upper(together), _upper(newest))
 
     @property
     def trips(self) -> bool:
@@ -128,6 +137,15 @@ def confirms_harm(losses_with: Sequence[float], losses_without: Sequence[float])
     differences = [a - b for a, b in zip(losses_with, losses_without, strict=True)]
     mean, std = _mean_and_std(differences)
     return mean > CONFIRMATION_SES * std / math.sqrt(len(differences))
+
+
+def _upper(values: Sequence[float]) -> float:
+    if not all(map(math.isfinite, values)):
+        return -math.inf
+    if len(values) < 2:
+        return math.inf
+    mean, std = _mean_and_std(values)
+    return mean + PROBE_Z * std / math.sqrt(len(values))
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:

@@ -22,11 +22,29 @@ def test_limit_is_six_sds_and_a_floor_above_the_mean() -> None:
 
 
 def test_window_forgets_what_is_older_than_fifty_steps() -> None:
-    """Only the last 50 losses count."""
+    """Only the 50 losses before the newest ten count."""
     watch = LossWatch([1000.0] * 50)
-    for _ in range(50):
+    for _ in range(60):
         watch.observe(1.0)
-    assert (watch.num_losses, watch.mean, watch.std) == (50, 1.0, 0.0)
+    assert (watch.num_losses, watch.mean, watch.std) == (60, 1.0, 0.0)
+
+
+def test_a_loss_that_doubles_does_not_raise_its_own_limit() -> None:
+    """The newest ten losses say nothing of what is normal: a quick climb is seen at its first large loss."""
+    watch = LossWatch([0.3, 0.35] * 30)
+    limit = watch.limit
+    for loss in (0.4, 0.5, 0.6):
+        watch.observe(loss)
+    assert watch.limit == pytest.approx(limit, abs=1e-3)
+    assert watch.is_suspicious(1.2)
+
+
+def test_a_seed_that_has_just_turned_bad_trips_by_its_newest_probe() -> None:
+    """Three good probes do not hide one that is certainly bad."""
+    watch = ProbeWatch([[0.5, 0.6] * 32] * 3)
+    assert not watch.trips
+    watch.observe([-0.2, -0.3] * 32)
+    assert watch.trips
 
 
 def test_a_still_loss_does_not_trip_over_noise() -> None:
