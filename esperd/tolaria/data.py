@@ -38,6 +38,12 @@ class _Epochs:
         self._position = resume_at
         return resume_at
 
+    def _end_pass(self) -> None:
+        """The pass is over: what comes next starts from here."""
+        if self._generator is not None:
+            self._epoch_state = self._generator.get_state()
+        self._position = 0
+
 
 class TensorBatches(_Epochs):
     """Batches of two tensors with equal first dimension; shuffled anew each pass when `shuffle_seed` is given.
@@ -76,6 +82,7 @@ class TensorBatches(_Epochs):
             else:
                 chosen = order[start:stop]
                 yield self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
+        self._end_pass()
 
 
 class ByteWindows(_Epochs):
@@ -114,6 +121,7 @@ class ByteWindows(_Epochs):
             self._position = index + 1
             windows = self.text[starts[:, None] + self._offsets].long()
             yield windows[:, :-1], windows[:, 1:]
+        self._end_pass()
 
     def _draw(self, index: int) -> torch.Tensor:
         if self._generator is None:

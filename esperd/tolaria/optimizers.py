@@ -6,7 +6,7 @@ which is checked after every structural change. Knows nothing of sites, stages o
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,6 +260,21 @@ class Optimizers:
                 for seed_id, seed in self._seeds.items()
             },
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, once the same seeds exist and the same fossils have joined the host."""
+        self.host.load_state_dict(state["host"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["schedule"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+        for seed_id, kept in state["seeds"].items():
+            seed = self._seeds[seed_id]
+            seed.optimizer.load_state_dict(kept["optimizer"])
+            if seed.scaler is not None:
+                seed.scaler.load_state_dict(kept["scaler"])
+            seed.lr_ratio, seed.warmup_steps = kept["lr_ratio"], kept["warmup_steps"]
+            seed.num_steps = kept["num_steps"]
 
     # Inside
 

@@ -1,5 +1,6 @@
 """The two-optimizer pattern: who owns which parameter, at what rate, and how a seed joins the host."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -251,3 +252,24 @@ def test_fp16_scales_host_and_seed_apart():
     assert optimizers._scaler.get_scale() == 1024.0
     assert optimizers._seeds[1].scaler is not None
     assert optimizers._seeds[1].scaler.get_scale() < 1024.0
+
+
+def test_the_state_goes_on_exactly_after_a_restore():
+    """Host, schedule and seed continue bit for bit from a saved state."""
+
+    def after(optimizers: Optimizers, host: nn.Linear, seed: nn.Linear) -> list[torch.Tensor]:
+        train(optimizers, host, 3)
+        train_seed(optimizers, seed)
+        return [p.detach().clone() for p in (*host.parameters(), *seed.parameters())]
+
+    first, host, seed = make(SCHEDULES["lambda"])
+    first.create_seed(1, list(seed.parameters()))
+    after(first, host, seed)
+    saved = copy.deepcopy((first.state_dict(), host.state_dict(), seed.state_dict()))
+    expected = after(first, host, seed)
+    second, host, seed = make(SCHEDULES["lambda"])
+    second.create_seed(1, list(seed.parameters()))
+    second.load_state_dict(saved[0])
+    host.load_state_dict(saved[1])
+    seed.load_state_dict(saved[2])
+    assert all(map(torch.equal, after(second, host, seed), expected))
