@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
+from esper.client.errors import Unreachable
 from esper.leyline.v1.command_pb2 import Command
 from esper.leyline.v1.state_pb2 import Run, SeedState
 from esper.leyline.v1.vocabulary_pb2 import (
@@ -73,14 +74,21 @@ async def _start_policy(name: str, demo: DemoFiles, files: RunFiles, arguments: 
 async def _connected(daemon: Child, demo: DemoFiles, files: RunFiles) -> AsyncIterator[AsyncClient]:
     """A client, once the daemon answers."""
     deadline_s = time.monotonic() + START_S
-    socket_path = files.directory / "leyline.sock"
-    while not socket_path.exists():
-        daemon.check_alive()
-        if time.monotonic() > deadline_s:
-            raise daemon.failure(f"{daemon.name} did not open its socket within {START_S:g} s")
-        await asyncio.sleep(0.05)
     async with AsyncClient(files.address, Credentials.load(demo.operator_key)) as client:
+        while not await _answers(client):
+            daemon.check_alive()
+            if time.monotonic() > deadline_s:
+                raise daemon.failure(f"{daemon.name} did not answer within {START_S:g} s")
+            await asyncio.sleep(0.1)
         yield client
+
+
+async def _answers(client: AsyncClient) -> bool:
+    try:
+        await client.server_info()
+    except Unreachable:
+        return False
+    return True
 
 
 async def _until_finished(

@@ -1,15 +1,18 @@
 """A daemon process under test: started like a user would, in a folder of its own with a short name."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
+from esper.client.errors import Unreachable
 from esper.leyline.v1.run_service_pb2 import GetRunResponse
 from esper.leyline.v1.vocabulary_pb2 import TrainerPhase
 
@@ -69,10 +72,21 @@ class DaemonProcess:
         """What it has written so far."""
         return self.log_path.read_text()
 
-    def client(self) -> AsyncClient:
-        """A client that signs with the operator's key, if there is one."""
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[AsyncClient]:
+        """A client that signs with the operator's key, if there is one; waits until the daemon answers."""
         credentials = Credentials.load(self.key_file) if self.key_file.exists() else None
-        return AsyncClient(self.address, credentials, timeout_s=START_S)
+        deadline_s = time.monotonic() + START_S
+        async with AsyncClient(self.address, credentials, timeout_s=START_S) as client:
+            while True:
+                try:
+                    await client.server_info()
+                    break
+                except Unreachable:
+                    assert self.process.poll() is None, self.log
+                    assert time.monotonic() < deadline_s
+                    await asyncio.sleep(0.02)
+            yield client
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
