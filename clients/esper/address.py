@@ -1,8 +1,8 @@
 """Where the daemon is and which key signs, when nobody said so.
 
 The address is, in this order: `--address`; ESPER_ADDRESS; the address in the key file that was named; the only
-`leyline.sock` under `./esperd-run`, `$XDG_RUNTIME_DIR/esperd` and `/run/esperd`. The key is `--key`, else ESPER_KEY,
-else the first of the named files beside the socket that can be read.
+`leyline.sock` under `./esperd-run`, `./run`, `$XDG_RUNTIME_DIR/esperd` and `/run/esperd`. The key is `--key`, else
+ESPER_KEY, else the first of the named files beside the socket that can be read.
 """
 
 import os
@@ -54,7 +54,12 @@ def find_target(address: str | None, key: str | None, key_names: Sequence[str]) 
 def only_socket(environment: Mapping[str, str], here: Path) -> str:
     """The address of the only socket in the usual places."""
     runtime = environment.get("XDG_RUNTIME_DIR")
-    directories = [here / "esperd-run", *([Path(runtime) / "esperd"] if runtime else []), Path("/run/esperd")]
+    directories = [
+        here / "esperd-run",
+        here / "run",
+        *([Path(runtime) / "esperd"] if runtime else []),
+        Path("/run/esperd"),
+    ]
     sockets = [directory / SOCKET_NAME for directory in directories if (directory / SOCKET_NAME).is_socket()]
     if len(sockets) == 1:
         return f"unix:{sockets[0]}"

@@ -14,3 +14,7 @@ COMMANDS: Commands = {"tamiyo": ("esper.tamiyo.command:tamiyo", "Policies: decid
 @click.version_option(package_name="esperd", prog_name="esper")
 def main() -> None:
     """Policies and other services that work for an esperd run from outside."""
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ Exit codes: 0 fine, 1 refused or failed, 2 bad usage (click's own), 3 no daemon 
 """
 
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import click
 
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 class Failed(click.ClickException):
     """The daemon refused, or something failed."""
 
-    exit_code: int = REFUSED
+    exit_code: ClassVar[int] = REFUSED
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -24,6 +24,9 @@ WINDOW_FRACTION = 0.2
 """Length of an observation window as a share of the run: a whole life of a seed in the measured recipes."""
 ENDLESS_WINDOW_STEPS = 500
 
+UNDECIDED = (vocabulary_pb2.COMMAND_STATE_UNSPECIFIED, vocabulary_pb2.COMMAND_STATE_ACCEPTED)
+"""States of a command whose outcome is still to come."""
+
 _log = structlog.get_logger("esper.tamiyo")
 
 
@@ -104,6 +107,8 @@ class Agent:
             request_id = command.request.request_id
             if self._advise:
                 self._settle(request_id, "RECORDED", "", "", 0)
+            elif command.state not in UNDECIDED:
+                self.take_outcome(command)
             elif request_id in self._asked:
                 self._asked[request_id] = replace(self._asked[request_id], command_id=command.command_id)
 

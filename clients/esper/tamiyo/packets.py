@@ -1,7 +1,7 @@
 """Translates a SystemStatePacket into an observation.
 
-Policy process. With `wire` the only modules of the policy that know protobuf. A packet carries sites and run only when
-they changed, so the reader keeps the last ones it saw.
+Policy process. With `wire` the only modules of the policy that know protobuf. A packet carries only the sites that
+changed, so the reader keeps what it saw of the others.
 """
 
 import math
@@ -18,16 +18,16 @@ class PacketReader:
     """Makes moments of one stream's packets."""
 
     def __init__(self) -> None:
-        self._sites: tuple[Site, ...] = ()
+        self._sites: dict[str, Site] = {}
 
-    def replace_sites(self, sites: Iterable[state_pb2.Site]) -> None:
-        """Take sites that were read apart from a packet: after packets were passed over, theirs may be missing."""
-        self._sites = tuple(_site(site) for site in sites)
+    def take_sites(self, sites: Iterable[state_pb2.Site]) -> None:
+        """Take the sites that changed, or all of them, over those known before; their order stays."""
+        self._sites |= {site.site: _site(site) for site in sites}
 
     def read(self, packet: state_pb2.SystemStatePacket) -> Observation:
         """The moment that a packet describes, without its past."""
-        if packet.sites:
-            self.replace_sites(packet.sites)
+        self.take_sites(packet.sites)
+        sites = tuple(self._sites.values())
         seeds = tuple(_seed(seed) for seed in packet.seed_states)
         return Observation(
             run_id=packet.training_run_id,
@@ -41,10 +41,10 @@ class PacketReader:
             training_loss=packet.training_loss,
             emergency_level=packet.emergency_level,
             host_step_flops=packet.host_step_flops,
-            batch_size=next((site.activation_shape[0] for site in self._sites if site.activation_shape), 0),
+            batch_size=next((site.activation_shape[0] for site in sites if site.activation_shape), 0),
             memory_used=_memory_used(packet.hardware_context),
             seeds=seeds,
-            sites=self._sites,
+            sites=sites,
         )
 
 

@@ -14,8 +14,8 @@ from esper.client.attempts import backoff_s
 from esper.client.decision_session import DecisionSession
 from esper.client.errors import LeylineError, Unreachable
 from esper.leyline.v1 import vocabulary_pb2
-from esper.tamiyo.agent import Agent, Answer
-from esper.tamiyo.wire import to_field_report
+from esper.tamiyo.agent import UNDECIDED, Agent, Answer
+from esper.tamiyo.wire import short, to_field_report
 
 FLUSH_S = 5.0
 """How long the last reports may take when the run is over."""
@@ -86,9 +86,9 @@ async def _answer_all(client: AsyncClient, session: DecisionSession, agent: Agen
         if session.num_skipped != num_skipped:
             # A packet carries the sites only when they changed, and that one may have been passed over.
             num_skipped = session.num_skipped
-            agent.reader.replace_sites((await client.sites()).sites)
+            agent.reader.take_sites((await client.sites()).sites)
         answer = agent.answer(request)
-        receipt = await session.decide(request.decision_id, answer.messages, answer.decision.rationale)
+        receipt = await session.decide(request.decision_id, answer.messages, short(answer.decision.rationale))
         agent.take_receipt(receipt, answer)
         tell(answer, receipt.error.message if receipt.HasField("error") else "")
         if request.packet.reason == "run_finished":
@@ -104,10 +104,7 @@ async def _catch_up(client: AsyncClient, agent: Agent) -> None:
         except LeylineError as error:
             _log.warning("outcome not found", command_id=command_id, reason=error.reason)
             continue
-        if command.state not in (
-            vocabulary_pb2.COMMAND_STATE_UNSPECIFIED,
-            vocabulary_pb2.COMMAND_STATE_ACCEPTED,
-        ):
+        if command.state not in UNDECIDED:
             agent.take_outcome(command)
     agent.disconnected()
 

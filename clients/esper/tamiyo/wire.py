@@ -23,6 +23,11 @@ from esper.tamiyo.risk import Verdict
 MAX_REASON_BYTES = 1024
 
 
+def short(text: str) -> str:
+    """The text as far as the daemon takes reasons and rationales."""
+    return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
 def to_commands(
     decision_id: str, prefix: str, commands: Sequence[PolicyCommand], verdicts: Sequence[Verdict]
 ) -> list[command_pb2.AdaptationCommand]:
@@ -94,7 +99,7 @@ def _command(
         version=1,
         request_id=request_id,
         decision_id=decision_id,
-        reason=command.reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"),
+        reason=short(command.reason),
         risk=[
             command_pb2.RiskVerdict(
                 rule=verdict.rule, action=verdict.action.name.lower(), value=verdict.value, threshold=verdict.threshold

@@ -1,0 +1,57 @@
+"""`esperctl`: the operator's command line. Looks at a run and changes it, over Leyline.
+
+Imports a command only when it is called; neither gRPC nor protobuf is loaded for `--help`.
+"""
+
+import click
+
+from esper.ctl.connection import Where
+from esper.lazy import Commands, LazyGroup
+
+COMMANDS: Commands = {
+    "status": ("esper.ctl.reads:status", "The run at a glance."),
+    "watch": ("esper.ctl.watch:watch", "Follow the run on one line."),
+    "seeds": ("esper.ctl.reads:seeds", "Every seed."),
+    "seed": ("esper.ctl.reads:seed", "One seed, its gates and its story."),
+    "sites": ("esper.ctl.reads:sites", "Where seeds may grow, what, and at which cost."),
+    "optimizers": ("esper.ctl.reads:optimizers", "Every optimizer group."),
+    "log": ("esper.ctl.story:log", "What happened to the seeds, and who asked."),
+    "telemetry": ("esper.ctl.telemetry:telemetry", "Numbers and events as they come."),
+    "germinate": ("esper.ctl.seed_changes:germinate", "Grow a seed of a blueprint at a site."),
+    "advance": ("esper.ctl.seed_changes:advance", "Take a seed to its next stage."),
+    "set-alpha": ("esper.ctl.seed_changes:set_alpha", "Retarget the blend of a seed."),
+    "fine-tune": ("esper.ctl.seed_changes:fine_tune", "Let a probationary seed and the host adapt to each other."),
+    "cull": ("esper.ctl.seed_changes:cull", "Remove a seed."),
+    "withdraw": ("esper.ctl.seed_changes:withdraw", "Stop auto-advance; a candidate goes without an embargo."),
+    "fossilize": ("esper.ctl.seed_changes:fossilize", "Keep a seed for good."),
+    "pause": ("esper.ctl.run_changes:pause", "Hold training at the next safe point."),
+    "resume": ("esper.ctl.run_changes:resume", "Go on training."),
+    "stop": ("esper.ctl.run_changes:stop", "End the run; the daemon stays up."),
+    "lr": ("esper.ctl.run_changes:lr", "Change a learning rate, live."),
+    "hyper": ("esper.ctl.run_changes:hyper", "Change hyper-parameters, live."),
+    "breaker": ("esper.ctl.run_changes:breaker", "Circuit breakers: list, open, close."),
+    "command": ("esper.ctl.command_log:command", "Commands: get, list, cancel."),
+    "emergency": ("esper.ctl.emergencies:emergency", "Emergencies: raise, clear, list."),
+    "info": ("esper.ctl.reads:info", "Who the daemon is, and its limits."),
+}
+
+
+@click.group(cls=LazyGroup, lazy_commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-a", "--address", envvar="ESPER_ADDRESS", metavar="ADDRESS", help="unix:PATH or HOST:PORT of the daemon."
+)
+@click.option("--key", envvar="ESPER_KEY", metavar="FILE", help="Key file that signs changes.")
+@click.version_option(package_name="esperd", prog_name="esperctl")
+@click.pass_context
+def main(ctx: click.Context, address: str | None, key: str | None) -> None:
+    """Look at a run and change it.
+
+    Without --address (ESPER_ADDRESS) the daemon is the one that the key file names, or the only leyline.sock under
+    ./esperd-run, ./run, $XDG_RUNTIME_DIR/esperd and /run/esperd. Without --key (ESPER_KEY) changes are signed with the
+    operator.key beside the socket. Exit codes: 0 fine, 1 refused or failed, 2 bad usage, 3 no daemon answered.
+    """
+    ctx.obj = Where(address, key)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Shows messages: as protobuf's own JSON mapping, as the same in YAML, or as a plain table.
+
+The JSON is the contract for scripts; tables are for eyes and may change. Tables are aligned text without colour, the
+same on a terminal and in a pipe.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+FORMATS = ("table", "json", "yaml")
+Row = Sequence[object]
+F = TypeVar("F", bound=Callable[..., Any])
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="How the answer is shown."
+)
+
+
+def as_values(message: Message) -> dict[str, Any]:
+    """A message in protobuf's JSON mapping, with fields that hold their default."""
+    found: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return found
+
+
+def show(message: Message, output: str, table: Callable[[], str]) -> None:
+    """Print a message in the asked form."""
+    if output == "json":
+        click.echo(json.dumps(as_values(message), indent=2))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(as_values(message), sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo(table())
+
+
+def columns(header: Sequence[str], rows: Sequence[Row], empty: str) -> str:
+    """Aligned columns, or a sentence when there are no rows."""
+    if not rows:
+        return empty
+    cells = [list(header), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def pairs(rows: Sequence[tuple[str, object]]) -> str:
+    """Names and values below each other; what has no value is left out."""
+    told = [(name, _text(value)) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in told), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in told)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits; `-` for what is not measured."""
+    return "-" if value != value else f"{value:.4g}"
+
+
+def count(value: float) -> str:
+    """A big number in short: 6.2 k, 1.4 M, 3.1 G."""
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `3:25`, `2:03:25`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,0 +1,100 @@
+"""Commands that look: status, seeds, seed, sites, optimizers, info."""
+
+from typing import Any
+
+import click
+
+from esper.ctl import tables
+from esper.ctl.connection import Where
+from esper.ctl.output import output_option, show
+from esper.failures import run_reporting
+from esper.leyline.v1 import vocabulary_pb2
+
+STAGES = [name.removeprefix("SEED_STAGE_") for name in vocabulary_pb2.SeedLifecycleStage.keys()[1:]]
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def status(where: Where, output: str) -> None:
+    """The run at a glance."""
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.run()
+        show(answer, output, lambda: tables.status(answer))
+
+    run_reporting(look)
+
+
+@click.command()
+@click.option("--stage", type=click.Choice(STAGES, case_sensitive=False), help="Only seeds in this stage.")
+@output_option
+@click.pass_obj
+def seeds(where: Where, stage: str | None, output: str) -> None:
+    """Every seed."""
+    wanted: Any = vocabulary_pb2.SeedLifecycleStage.Value(f"SEED_STAGE_{stage}") if stage else 0
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.seeds(stage=wanted)
+        show(answer, output, lambda: tables.seeds(answer.seeds))
+
+    run_reporting(look)
+
+
+@click.command()
+@click.argument("seed_id", metavar="SEED")
+@output_option
+@click.pass_obj
+def seed(where: Where, seed_id: str, output: str) -> None:
+    """One seed, its gates and its story."""
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.seed(seed_id)
+        show(answer, output, lambda: tables.seed(answer))
+
+    run_reporting(look)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def sites(where: Where, output: str) -> None:
+    """Where seeds may grow, what, and at which cost."""
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.sites()
+        show(answer, output, lambda: tables.sites(answer.sites))
+
+    run_reporting(look)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def optimizers(where: Where, output: str) -> None:
+    """Every optimizer group."""
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.optimizers()
+        show(answer, output, lambda: tables.optimizers(answer.groups))
+
+    run_reporting(look)
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def info(where: Where, output: str) -> None:
+    """Who the daemon is, and its limits."""
+
+    def look() -> None:
+        with where.client() as client:
+            answer = client.server_info()
+        show(answer, output, lambda: tables.info(answer))
+
+    run_reporting(look)
