@@ -140,6 +140,8 @@ def _save_seed(seed: Seed) -> dict[str, Any]:
             "read_output_ratio": health.read_output_ratio,
             "max_output_ratio": health.max_output_ratio,
             "num_not_finite": health.num_not_finite,
+            "seed_s": list(health.seed_s),
+            "step_s": list(health.step_s),
         },
         "gates": [_save_gate(result) for result in seed.gates.values()],
         "contributions": [asdict(contribution) for contribution in seed.contributions.values()],

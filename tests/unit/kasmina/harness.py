@@ -16,6 +16,8 @@ from esperd.leyline.commands import SeedCommand
 from esperd.leyline.views import NoticeEvent, SeedView, TransitionEvent
 from esperd.leyline.vocabulary import Operation, Stage
 
+torch.set_num_threads(1)  # tiny hosts: threads only fight each other
+
 QUICK = GrowthSettings(
     min_training_steps=5,
     max_training_steps=200,
