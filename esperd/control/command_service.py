@@ -6,7 +6,7 @@ that group commit has something to group; receipts keep the order of the batches
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from esper.leyline.v1 import command_pb2, command_service_pb2
@@ -27,6 +27,7 @@ from esperd.control.streams import follow, resume_token
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import Verified
+from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.feed_values import Compacted, Delivery, ResumeToken
 from esperd.oona.journal import Journal
@@ -68,8 +69,10 @@ class CommandService:
         gate: Gate,
         pacer: Pacer,
         policy: MethodPolicy,
+        record: Callable[[NoticeEvent], None],
+        clock: Callable[[], float],
     ) -> None:
-        """`policy` is CommandStream's."""
+        """`policy` is CommandStream's; `record` writes into the run's history."""
         self._desk = desk
         self._board = board
         self._journal = journal
@@ -77,6 +80,8 @@ class CommandService:
         self._gate = gate
         self._pacer = pacer
         self._policy = policy
+        self._record = record
+        self._clock = clock
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
@@ -119,6 +124,7 @@ class CommandService:
         record = await self._command(asked.command_id)
         if not record.state.is_final and self._board.is_open(asked.command_id):
             self._port.cancel(asked.command_id)
+            self._record(self._cancellation(call, asked))
             record = await self._board.wait_settled(asked.command_id, CANCEL_WAIT_S) or record
         if record.state is not CommandState.CANCELLED:
             raise EsperdError("COMMAND_NOT_CANCELLABLE", state=record.state.name, command_id=record.command_id)
@@ -219,6 +225,13 @@ class CommandService:
         answers = loop.create_task(self._desk.submit(_origin(call.method, verified), submissions, atomic=False))
         answers.add_done_callback(_look_at)  # nobody else does, if the stream breaks before its receipts
         return _Batch(number, submissions, answers)
+
+    def _cancellation(self, call: Call, asked: command_service_pb2.CancelCommandPayload) -> NoticeEvent:
+        """Who wanted the command back, and why; its outcome says whether it came in time."""
+        snapshot = self._port.snapshot()
+        step, revision = snapshot.run.global_step, snapshot.revision
+        facts = {"command_id": asked.command_id, "principal": call.signer.principal}
+        return NoticeEvent("command.cancel", asked.reason, "info", step, revision, self._clock(), facts)
 
     async def _command(self, command_id: str) -> CommandRecord:
         record = await self._journal.get_command(command_id) if command_id else None

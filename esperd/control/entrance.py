@@ -7,7 +7,7 @@ nothing of what any method does.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import structlog
@@ -25,6 +25,7 @@ from esperd.leyline.vocabulary import Permission
 from esperd.oona.records import AuditEntry
 
 MessageT = TypeVar("MessageT", bound=Message)
+AnswerT = TypeVar("AnswerT", bytes, None)
 Context = Any
 """grpc.aio.ServicerContext; its stubs know no bytes."""
 
@@ -208,7 +209,7 @@ class Entrance(grpc.GenericRpcHandler):
 
     # Errors
 
-    async def _translated(self, context: Context, method: str, work: Awaitable[MessageOrNone]) -> MessageOrNone:
+    async def _translated(self, context: Context, method: str, work: Awaitable[AnswerT]) -> AnswerT:
         """Run a handler; what it raises leaves as a status. A cancelled call stays cancelled."""
         try:
             return await work
@@ -221,10 +222,9 @@ class Entrance(grpc.GenericRpcHandler):
                 raise asyncio.CancelledError from fault  # the caller left while an answer was being written
             self._log.exception("a call failed", method=method)
             refusal = EsperdError("INTERNAL", detail=type(fault).__name__)
-        await _abort(context, refusal)
-
-
-MessageOrNone = TypeVar("MessageOrNone", bytes, None)
+        status = status_of(refusal)
+        await context.abort(code_of(refusal), status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        raise AssertionError("abort raises")
 
 
 class _Place:
@@ -245,9 +245,3 @@ class _Place:
 
 def _plain_read(method: str) -> MethodPolicy:
     return MethodPolicy(method, Permission.OBSERVE, signed=False, audited=False, urgent=False)
-
-
-async def _abort(context: Context, error: EsperdError) -> NoReturn:
-    status = status_of(error)
-    await context.abort(code_of(error), status.message, ((DETAILS_KEY, status.SerializeToString()),))
-    raise AssertionError("abort raises")

@@ -4,6 +4,7 @@ Event loop only. Both versions have the same messages; only the names of their p
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
@@ -59,7 +60,7 @@ class ReflectionService:
         return reflection_pb2.ServerReflectionResponse(list_services_response=listing)
 
     def _files(self, name: str, find: Callable[[str], FileDescriptor]) -> reflection_pb2.ServerReflectionResponse:
-        if name == FILE_NAME or name == SERVICE or name.startswith("grpc.health.v1."):
+        if name in (FILE_NAME, SERVICE) or name.startswith("grpc.health.v1."):
             return _described([health_file().SerializeToString()])
         try:
             return _described(_with_dependencies(find(name)))
@@ -69,11 +70,10 @@ class ReflectionService:
     def _extension(self, asked: reflection_pb2.ExtensionRequest) -> reflection_pb2.ServerReflectionResponse:
         try:
             kind = self._pool.FindMessageTypeByName(asked.containing_type)
-            found = self._pool.FindExtensionByNumber(kind, asked.extension_number)
+            found: Any = self._pool.FindExtensionByNumber(kind, asked.extension_number)
         except KeyError:
             return _refused(f"there is no extension {asked.extension_number} of {asked.containing_type}")
-        file: FileDescriptor = found.file  # type: ignore[attr-defined] - missing in the published stubs
-        return _described(_with_dependencies(file))
+        return _described(_with_dependencies(found.file))
 
     def _extension_numbers(self, name: str) -> reflection_pb2.ServerReflectionResponse:
         try:

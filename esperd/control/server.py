@@ -254,6 +254,8 @@ class ControlServer:
                 gate=gate,
                 pacer=self._pacer,
                 policy=self._policies[COMMAND_STREAM],
+                record=self._recorder.append_later,
+                clock=clock,
             ),
             EmergencyService(port=port, desk=desk, board=board, journal=journal, clock=clock),
             StateService(port=port, board=self._state, journal=journal, since_revision=journal.revision),

@@ -1,4 +1,7 @@
-"""Helps fan-out streams end as the contract says: bookmarks while it is quiet, a last message when the daemon drains."""
+"""How a fan-out stream goes on and ends: bookmarks while it is quiet, a last message when the daemon drains.
+
+Event loop only. Knows the feed, but neither what it carries nor gRPC.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,19 +33,20 @@ async def follow(
     """
     loop = asyncio.get_running_loop()
 
-    def remind() -> None:
-        nonlocal timer
-        subscription.offer_bookmark(feed.token.revision)
-        timer = loop.call_later(bookmark_every_s, remind)
+    timers: list[asyncio.TimerHandle] = []
 
-    timer: asyncio.TimerHandle = loop.call_later(bookmark_every_s, remind)
+    def remind() -> None:
+        subscription.offer_bookmark(feed.token.revision)
+        timers[:] = [loop.call_later(bookmark_every_s, remind)]
+
+    timers.append(loop.call_later(bookmark_every_s, remind))
     try:
         async for delivery in subscription:
             await deliver(delivery)
     except FeedClosed as closed:
         await drained(closed.token)
     finally:
-        timer.cancel()
+        timers[0].cancel()
         subscription.close()
 
 
