@@ -15,6 +15,8 @@ from google.rpc.status_pb2 import Status
 from esper.leyline.v1.command_pb2 import CommandError
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_CUT_WHILE_WRITING = "Internal error from Core"
+"""What grpc.aio says instead of the true status when a write meets the end of its stream."""
 
 _LOCAL = {
     "DAEMON_UNREACHABLE": (
@@ -111,11 +113,11 @@ def _rich_status(call: grpc.Call) -> Status | None:
 
 
 def _plain_error(code: grpc.StatusCode, details: str, address: str) -> LeylineError:
-    # gRPC itself made this error. A cut connection shows as UNAVAILABLE, and as CANCELLED or INTERNAL when the cut
-    # came while the answer was under way.
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return local_error("DAEMON_UNREACHABLE", address=address, detail=details.rstrip(". ") or code.name)
-    return LeylineError(code.name, code.name, details or code.name)
+    if code is grpc.StatusCode.INTERNAL and details == _CUT_WHILE_WRITING:
+        details = "the stream was cut"
+    elif code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return LeylineError(code.name, code.name, details or code.name)
+    return local_error("DAEMON_UNREACHABLE", address=address, detail=details.rstrip(". ") or code.name)
 
 
 def _read_detail(
