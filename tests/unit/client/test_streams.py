@@ -125,7 +125,6 @@ async def test_lost_session_is_raised_to_reader_and_decider(daemon: Daemon) -> N
         await anext(session)
         await daemon.stop()
         with pytest.raises(Unreachable):
-            while True:
-                await anext(session)
+            [request async for request in session]
         with pytest.raises(Unreachable):
             await session.decide("d9")
