@@ -23,7 +23,7 @@ MIN_SECRET_BYTES = 32
 MAX_SECRET_BYTES = 64
 """The block of SHA-256: HMAC hashes a longer secret first, which would tell it from the dummy key by its time."""
 
-_MAX_NAME_CHARS = 64
+MAX_NAME_CHARS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _FIELDS = {"id", "principal", "permissions", "secret", "not_before", "not_after", "state"}
 _PERMISSIONS = {item.name.lower(): item for item in Permission if item is not Permission.UNSPECIFIED}
@@ -115,7 +115,7 @@ def new_key(
     Raises EsperdError KEYRING_INVALID for a name or permission that a key ring would refuse.
     """
     key = Key(
-        key_id=key_id or f"{principal[: _MAX_NAME_CHARS - 9]}-{random_bytes(4).hex()}",
+        key_id=key_id or f"{principal[: MAX_NAME_CHARS - 9]}-{random_bytes(4).hex()}",
         principal=principal,
         permissions=frozenset(permissions),
         secret=Secret(random_bytes(MIN_SECRET_BYTES)),

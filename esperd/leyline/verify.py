@@ -13,7 +13,7 @@ from esper.leyline.v1.envelope_pb2 import SignedHeader
 from google.protobuf.message import DecodeError
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key, KeyRing, KeyState
+from esperd.leyline.keyring import MAX_NAME_CHARS, Key, KeyRing, KeyState
 from esperd.leyline.nonces import NonceCapacity, NonceReplayed, NonceStore
 from esperd.leyline.throttle import FailureThrottle
 from esperd.leyline.vocabulary import Permission
@@ -106,7 +106,7 @@ class Verifier:
             if not header or not signature:
                 raise RequestRefused("SIGNATURE_MISSING", "no header" if not header else "no signature")
             fields = _well_formed(parsed)
-            key = self._authenticate(self._keyring, fields.key_id, header, payload, signature)
+            key = self._authenticate(self._keyring, fields, header, payload, signature)
         except RequestRefused:
             self._throttle.record_failure(bucket, now_s)
             raise
@@ -117,14 +117,16 @@ class Verifier:
         if wait_s > 0.0:
             raise RequestRefused("AUTH_THROTTLED", f"throttled: {bucket}", retry_after_s=f"{wait_s:.3f}")
 
-    def _authenticate(self, ring: KeyRing, key_id: str, header: bytes, payload: bytes, signature: bytes) -> Key:
-        key = ring.find(key_id)
+    def _authenticate(
+        self, ring: KeyRing, fields: SignedHeader, header: bytes, payload: bytes, signature: bytes
+    ) -> Key:
+        key = ring.find(fields.key_id)
         secret = _DUMMY_SECRET if key is None else key.secret.reveal()
         genuine = hmac.compare_digest(mac(secret, header, payload), signature)
         if key is None:
-            raise RequestRefused("SIGNATURE_INVALID", "unknown key", key_id)
+            raise RequestRefused("SIGNATURE_INVALID", "unknown key", _claimed(fields))
         if not genuine:
-            raise RequestRefused("SIGNATURE_INVALID", "wrong signature", key_id)
+            raise RequestRefused("SIGNATURE_INVALID", "wrong signature", key.key_id)
         return key
 
     def _admit(
@@ -215,7 +217,11 @@ def _parse(header: bytes) -> SignedHeader | None:
 
 
 def _claimed(parsed: SignedHeader | None) -> str:
-    return "" if parsed is None else parsed.key_id
+    """The key id that a request states, fit for a log: nobody has vouched for it."""
+    if parsed is None:
+        return ""
+    key_id = parsed.key_id
+    return key_id if len(key_id) <= MAX_NAME_CHARS and key_id.isprintable() else "(not a key id)"
 
 
 def _bucket(peer: str, parsed: SignedHeader | None) -> str:

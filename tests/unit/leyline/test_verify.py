@@ -233,3 +233,11 @@ def test_refusals_of_proven_signatures_are_not_failures_of_the_peer() -> None:
     for _ in range(30):
         refusal(desk, desk.sign(epoch=bytes(16)), peer=PEER)
     assert desk.verify(desk.sign(), peer=PEER)
+
+
+@pytest.mark.parametrize("key_id", ["x" * 65, "a\nforged line", "\x1b[2J"])
+def test_claimed_key_id_is_fit_for_a_log(key_id: str) -> None:
+    """What an unproven request calls itself cannot forge or flood the audit log."""
+    desk = Desk()
+    refused = refusal(desk, desk.sign(key_id=key_id), peer="unix:")
+    assert (refused.reason, refused.key_id) == ("SIGNATURE_INVALID", "(not a key id)")
