@@ -128,8 +128,12 @@ class Daemon:
     # Shutdown
 
     async def _stop(self, reason: str, signals: SignalRecord) -> None:
-        """Trainer to its safe point, streams and calls ended, in that order; a second signal shortens the waits."""
+        """Not serving, trainer to its safe point, streams and calls ended; a second signal shortens the waits.
+
+        The server goes after the trainer, so that the last outcomes reach the journal and those who wait for them.
+        """
         self._log.info("shutting down", reason=reason)
+        self._server.conditions.drain()
         self._bridge.request_stop()
         hurry = asyncio.create_task(signals.second())
         await _first_of(hurry, asyncio.create_task(self._join_trainer()))

@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from esper.client.credentials import Credentials
+
 from esperd.cli.demo.configuration import make_demo_files, make_run_files
 from esperd.cli.demo.tasks import TASKS
 from esperd.config.load import load_settings
