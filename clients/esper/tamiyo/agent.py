@@ -20,7 +20,7 @@ from esper.tamiyo.risk import RiskEngine, Verdict
 from esper.tamiyo.tracker import Tracker
 from esper.tamiyo.wire import to_attempts, to_commands
 
-WINDOW_FRACTION = 0.2
+WINDOW_FRACTION = 0.35
 """Length of an observation window as a share of the run: a whole life of a seed in the measured recipes."""
 ENDLESS_WINDOW_STEPS = 500
 

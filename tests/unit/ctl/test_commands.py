@@ -1,0 +1,238 @@
+"""What an operator types, and what comes of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from esper.ctl.main import main
+from esper.leyline.v1 import command_pb2, telemetry_service_pb2
+from esper.leyline.v1 import vocabulary_pb2 as v
+
+from esperd.leyline.errors import EsperdError
+from tests.unit.ctl.small_daemon import SmallDaemon
+
+
+def ctl(daemon: SmallDaemon, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["-a", daemon.address, *arguments], catch_exceptions=False)
+
+
+READS = [
+    ("status",), ("seeds",), ("seed", "1"), ("sites",), ("optimizers",), ("info",), ("log",), ("log", "--why"),
+    ("command", "list"), ("command", "get", "c-1"), ("emergency", "list"), ("breaker", "list"), ("telemetry", "--list"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", READS, ids=" ".join)
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_every_read_in_every_form(daemon: SmallDaemon, arguments: tuple[str, ...], output: str) -> None:
+    """Each read answers as a table, as JSON and as YAML that parse to the same."""
+    result = ctl(daemon, *arguments, "-o", output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip()
+    if output == "json":
+        for line in result.stdout.splitlines() if arguments[0] == "log" else [result.stdout]:
+            json.loads(line)
+    elif output == "yaml":
+        assert yaml.safe_load(result.stdout)
+
+
+def test_json_is_protobuf_json(daemon: SmallDaemon) -> None:
+    """Field names and values are those of protobuf's JSON mapping, fields at their default included."""
+    found = json.loads(ctl(daemon, "seeds", "-o", "json").stdout)
+    assert found["seeds"][0]["seedId"] == "1"
+    assert found["seeds"][0]["stage"] == "SEED_STAGE_BLENDING"
+    assert found["seeds"][0]["note"] == ""
+
+
+def test_tables_say_what_matters(daemon: SmallDaemon) -> None:
+    """Stage words, gate evidence with its verdict as a word, shapes and costs."""
+    assert "BLENDING" in ctl(daemon, "seeds").stdout
+    assert "405 of 1500" in ctl(daemon, "status").stdout
+    assert "ok   output_ratio 0.02, at most 0.5" in ctl(daemon, "log", "--why").stdout
+    assert "64x8x4x4 float32  vacant" in ctl(daemon, "sites").stdout
+    assert "no seeds" in ctl(daemon, "seeds", "--stage", "culled").stdout
+
+
+def last(daemon: SmallDaemon) -> command_pb2.AdaptationCommand:
+    return daemon.asked[-1]
+
+
+def test_germinate_says_everything(daemon: SmallDaemon) -> None:
+    """Blueprint, parameters, modes, ramp and how far the daemon advances it."""
+    result = ctl(
+        daemon, "germinate", "conv1", "residual_conv", "--parameter", "expansion=2", "--until", "training",
+        "--blend-mode", "bernoulli", "--training-mode", "shadow_forward", "--isolation", "strict",
+        "--alpha-steps", "50", "--alpha-curve", "linear", "--alpha-target", "0.8", "--wait", "--reason", "try",
+    )  # fmt: skip
+    assert (result.exit_code, result.stdout) == (0, "command c-1 APPLIED at step 406, revision 78, seed 7\n")
+    asked = last(daemon).seed_operation
+    assert (asked.site, asked.blueprint_id, dict(asked.parameters)) == ("conv1", "residual_conv", {"expansion": 2.0})
+    assert (asked.auto_advance, asked.auto_advance_until) == (True, v.SEED_STAGE_TRAINING)
+    assert (asked.blend_mode, asked.training_mode, asked.isolation) == (
+        v.BLEND_MODE_BERNOULLI,
+        v.TRAINING_MODE_SHADOW_FORWARD,
+        v.ISOLATION_STRICT,
+    )
+    assert (asked.alpha.num_steps, asked.alpha.curve, round(asked.alpha.target, 3)) == (50, v.ALPHA_CURVE_LINEAR, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operation"),
+    [
+        (("advance", "1"), v.SEED_OPERATION_ADVANCE),
+        (("advance", "1", "--to", "blending"), v.SEED_OPERATION_START_GRAFTING),
+        (("advance", "1", "--to", "SHADOWING"), v.SEED_OPERATION_STABILIZE),
+        (("fine-tune", "1"), v.SEED_OPERATION_FINE_TUNE),
+        (("cull", "1"), v.SEED_OPERATION_CULL),
+        (("withdraw", "1"), v.SEED_OPERATION_CANCEL),
+        (("fossilize", "1"), v.SEED_OPERATION_FOSSILIZE),
+        (("set-alpha", "1", "0.5"), v.SEED_OPERATION_SET_ALPHA),
+    ],
+)
+def test_seed_operations(daemon: SmallDaemon, arguments: tuple[str, ...], operation: int) -> None:
+    """Each verb asks for its operation on the named seed."""
+    assert ctl(daemon, *arguments).exit_code == 0
+    assert (last(daemon).target_seed_id, last(daemon).seed_operation.operation) == ("1", operation)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "action"),
+    [
+        ("pause", command_pb2.RUN_ACTION_PAUSE),
+        ("resume", command_pb2.RUN_ACTION_RESUME),
+        ("stop", command_pb2.RUN_ACTION_STOP),
+    ],
+)
+def test_run_control(daemon: SmallDaemon, arguments: str, action: int) -> None:
+    """Pause, resume and stop, with a reason."""
+    assert ctl(daemon, arguments, "--wait", "--reason", "look").exit_code == 0
+    assert (last(daemon).run_control.action, last(daemon).reason) == (action, "look")
+
+
+def test_hyperparameters(daemon: SmallDaemon) -> None:
+    """`lr` and `hyper` say which optimizer and which values."""
+    assert ctl(daemon, "lr", "0.001", "--of", "seed:3").exit_code == 0
+    assert last(daemon).optimizer_adjustment.optimizer_id == "seed:3"
+    assert dict(last(daemon).optimizer_adjustment.hyperparameters) == {"lr": 0.001}
+    assert ctl(daemon, "hyper", "weight_decay=0.1", "lr=0.01").exit_code == 0
+    assert dict(last(daemon).optimizer_adjustment.hyperparameters) == {"weight_decay": 0.1, "lr": 0.01}
+    assert ctl(daemon, "hyper", "lr").exit_code == 2
+    assert ctl(daemon, "hyper", "lr=1", "lr=2").exit_code == 2
+
+
+def test_breakers_and_emergencies(daemon: SmallDaemon) -> None:
+    """Breakers are switched by name; emergencies are raised and cleared with a reason, which they need."""
+    assert ctl(daemon, "breaker", "open", "isolation", "--reason", "test").exit_code == 0
+    assert last(daemon).circuit_breaker.desired_state == v.CIRCUIT_BREAKER_STATE_OPEN
+    raised = ctl(daemon, "emergency", "raise", "halt", "--reason", "fire")
+    assert "e-1 HALT acknowledged at step 406" in raised.stdout
+    assert "now none" in ctl(daemon, "emergency", "clear", "e-1", "--reason", "out").stdout
+    assert ctl(daemon, "emergency", "raise", "halt").exit_code == 2
+
+
+def test_terms_of_a_change(daemon: SmallDaemon) -> None:
+    """Every term goes into the signed command."""
+    ctl(
+        daemon, "cull", "1", "--request-id", "mine", "--expected-revision", "77", "--at-step", "500",
+        "--expires-in", "30", "--reason", "gone",
+    )  # fmt: skip
+    asked = last(daemon)
+    assert (asked.request_id, asked.expected_revision, asked.apply_at.global_step) == ("mine", 77, 500)
+    assert asked.HasField("expire_time")
+    ctl(daemon, "cull", "1", "--at-epoch")
+    assert last(daemon).apply_at.epoch_boundary
+    assert ctl(daemon, "cull", "1", "--at-epoch", "--at-step", "5").exit_code == 2
+
+
+def test_validate_only(daemon: SmallDaemon) -> None:
+    """A command that is only checked changes nothing and says so."""
+    result = ctl(daemon, "cull", "1", "--validate-only")
+    assert (result.exit_code, result.stdout) == (0, "valid; nothing was changed\n")
+
+
+def test_without_wait_the_command_is_accepted(daemon: SmallDaemon) -> None:
+    """Exit 0 as soon as it is durable."""
+    assert ctl(daemon, "cull", "1").stdout == "command c-1 ACCEPTED\n"
+
+
+def test_wait_exits_1_when_it_did_not_take_effect(daemon: SmallDaemon) -> None:
+    """The daemon's own words go to stderr, also with -o json."""
+    daemon.final_state = v.COMMAND_STATE_REJECTED
+    daemon.final_error.CopyFrom(command_pb2.CommandError(code="E-SEED-005", message="E-SEED-005: G2 failed. Cull it."))
+    for output in ("table", "json"):
+        result = ctl(daemon, "advance", "1", "--wait", "-o", output)
+        assert result.exit_code == 1
+        assert result.stderr == "error: E-SEED-005: G2 failed. Cull it.\n"
+    assert json.loads(result.stdout)["state"] == "COMMAND_STATE_REJECTED"
+
+
+def test_wait_that_ends_too_early(daemon: SmallDaemon) -> None:
+    """No outcome in time is an error that says how to look again."""
+    daemon.final_state = v.COMMAND_STATE_ACCEPTED
+    result = ctl(daemon, "advance", "1", "--wait", "--timeout", "0.05")
+    assert result.exit_code == 1
+    assert "esperctl command get c-1" in result.stderr
+
+
+def test_refusals_come_from_the_catalogue(daemon: SmallDaemon) -> None:
+    """Code, what happened, what to do next; exit 1."""
+    daemon.refusal = EsperdError("SEED_UNKNOWN", seed_id=9)
+    result = ctl(daemon, "seed", "9")
+    assert result.exit_code == 1
+    assert result.stderr == "error: E-SEED-001: There is no seed 9. List the seeds with esperctl seeds.\n"
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    """No daemon: exit 3."""
+    result = CliRunner().invoke(main, ["-a", f"unix:{tmp_path}/no.sock", "status"])
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: E-CLI-001: No daemon answers at unix:")
+
+
+def test_address_and_key_are_found(daemon: SmallDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only socket in the usual places is the daemon; operator.key beside it signs."""
+    (tmp_path / "esperd-run").symlink_to(daemon.socket.parent)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["pause", "--wait"]).exit_code == 0
+    (tmp_path / "run").symlink_to(daemon.socket.parent)
+    several = CliRunner().invoke(main, ["status"])
+    assert several.exit_code == 2
+    assert "several daemons" in several.stderr
+
+
+def test_nothing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket at all is an unreachable daemon."""
+    for name in ("ESPER_ADDRESS", "ESPER_KEY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["status"]).exit_code == 3
+
+
+def test_change_without_a_key(daemon: SmallDaemon) -> None:
+    """A change needs a key; a read does not. A key file that anybody may read is refused."""
+    daemon.key.unlink()
+    assert ctl(daemon, "status").exit_code == 0
+    result = ctl(daemon, "pause")
+    assert result.exit_code == 1
+    assert "E-CLI-002" in result.stderr
+    daemon.key.write_text("x")
+    daemon.key.chmod(0o644)
+    refused = ctl(daemon, "--key", str(daemon.key), "status")
+    assert refused.exit_code == 1
+    assert "E-CFG-004" in refused.stderr
+
+
+def test_telemetry_lines(daemon: SmallDaemon) -> None:
+    """One line for the newest sample of each series, one for each event, and what was lost on stderr."""
+    series = telemetry_service_pb2.MetricSeries(name="tolaria.step.loss", global_steps=[400, 405], values=[0.5, 0.4])
+    event = telemetry_service_pb2.TelemetryEvent(
+        event_id="guard.tripped", description="seed 1", level="error", global_step=405
+    )
+    frame = telemetry_service_pb2.TelemetryFrame(series=[series], events=[event], num_ring_dropped=3)
+    daemon.frames = [telemetry_service_pb2.StreamTelemetryResponse(frame=frame)]
+    result = ctl(daemon, "telemetry")
+    assert result.stdout == "step 405  tolaria.step.loss  0.4\nstep 405  ERROR  guard.tripped: seed 1\n"
+    assert "lost: 3 samples" in result.stderr
+    assert result.exit_code == 1, "the test's frames are used up"
