@@ -26,7 +26,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.verify import Verified
 from esperd.leyline.views import EmergencyView, Snapshot
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel
-from esperd.oona.failures import RequestIdReused
+from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandRecord
 
@@ -134,8 +134,11 @@ class EmergencyService:
         return handed
 
     async def _handed_earlier(self, request_id: str) -> _Handed | None:
-        """A request of before that the journal knows; costs nothing when the id is new."""
-        record = (await self._journal.find_requests([request_id])).get(request_id)
+        """A request of an earlier start that the journal knows; costs nothing when the id is new."""
+        try:
+            record = (await self._journal.find_requests([request_id])).get(request_id)
+        except JournalUnavailable:
+            return None  # raised twice is better than not raised
         if record is None:
             return None
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

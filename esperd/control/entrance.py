@@ -113,18 +113,18 @@ class Entrance(grpc.GenericRpcHandler):
         self._log = log
         self.num_streams = 0
         self._handlers = {route.method: self._handler(route) for route in routes}
-        self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
+        self._unknown: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Full names of what is served."""
         return tuple(self._handlers)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """The handler of a method."""
         return self._handlers.get(handler_call_details.method, self._unknown)
 
-    def _handler(self, route: Route) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handler(self, route: Route) -> "grpc.RpcMethodHandler[Any, Any]":
         # Methods of other contracts (health, reflection) are plain reads.
         policy = self._policies.get(route.method, _plain_read(route.method))
         match route.shape:

@@ -59,6 +59,11 @@ class Recorder:
         self._records: list[Record] = []
         self._writer: asyncio.Task[None] | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that came has been written."""
+        return not (self._commands or self._outcomes or self._records)
+
     def accept_later(self, record: CommandRecord) -> None:
         """Record a command that was already handed over: an emergency does not wait for a disk."""
         self._commands.append(record)
@@ -89,7 +94,7 @@ class Recorder:
             self._writer = asyncio.get_running_loop().create_task(self._write_all(), name="journal recorder")
 
     async def _write_all(self) -> None:
-        while self._commands or self._outcomes or self._records:
+        while not self.is_idle:
             try:
                 await self._write_group()
             except JournalUnavailable as error:

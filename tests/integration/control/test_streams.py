@@ -49,6 +49,15 @@ async def deltas(call: Any, num: int) -> list[Any]:
     return found
 
 
+async def rest(call: Any) -> list[Any]:
+    """Everything up to the end of a stream."""
+    found: list[Any] = []
+    async with asyncio.timeout(10):
+        while (message := await call.read()) is not grpc.aio.EOF:
+            found.append(message)
+    return found
+
+
 async def submit(stage: Theatre, command: command_pb2.AdaptationCommand) -> Any:
     request = command_service_pb2.SubmitCommandRequest(envelope=stage.envelope(SUBMIT, command.SerializeToString()))
     return await CommandServiceStub(stage.channel).SubmitCommand(request)
@@ -299,9 +308,9 @@ async def test_drain_ends_every_stream_with_a_token(stage: Theatre) -> None:
     began_s = loop.time()
     stop = loop.create_task(stage.server.drain_and_stop(5.0))
     for call in (*states, commands, telemetry):
-        messages = [message async for message in call]
+        messages = await rest(call)
         assert messages[-1].draining
         assert await call.code() is grpc.StatusCode.OK
-    assert [message.state async for message in server][-1] == server_service_pb2.SERVER_STATE_DRAINING
+    assert (await rest(server))[-1].state == server_service_pb2.SERVER_STATE_DRAINING
     await stop
     assert loop.time() - began_s < 4.0, "nothing waited for the grace to pass"

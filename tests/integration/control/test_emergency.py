@@ -1,0 +1,94 @@
+"""The emergency lane over the wire: answered by the trainer, before everything else, under any load."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from esper.client.errors import decode_rpc_error
+from esper.leyline.v1 import emergency_service_pb2 as pb
+from esper.leyline.v1 import run_service_pb2
+from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
+from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
+from esperd.config.settings import ControlSettings
+from esperd.leyline.vocabulary import TrainerPhase
+from esperd.oona.records import CommandQuery
+from tests.integration.control.stage import Theatre, eventually, open_stage
+
+RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
+CLEAR = "/esper.leyline.v1.EmergencyService/ClearEmergency"
+
+
+async def raise_one(stage: Theatre, channel: Any = None, **fields: Any) -> Any:
+    facts = {"level": 4, "reason": "smoke", "request_id": stage.request_id(), **fields}
+    envelope = stage.envelope(RAISE, pb.EmergencySignal(**facts).SerializeToString())
+    stub = EmergencyServiceStub(channel or stage.channel)
+    return await stub.RaiseEmergency(pb.RaiseEmergencyRequest(envelope=envelope))
+
+
+async def test_raise_and_clear(stage: Theatre) -> None:
+    """Answered when the trainer has it; listed; cleared by its id; both in the journal."""
+    answer = await raise_one(stage)
+    assert (answer.emergency.level, answer.emergency.origin, answer.emergency.reason) == (4, "operator", "smoke")
+    assert answer.revision == 6
+    stub = EmergencyServiceStub(stage.channel)
+    listed = await stub.ListEmergencies(pb.ListEmergenciesRequest())
+    assert (listed.level, len(listed.emergencies)) == (4, 1)
+    payload = pb.ClearEmergencyPayload(emergency_id=answer.emergency.emergency_id, reason="false", request_id="c")
+    request = pb.ClearEmergencyRequest(envelope=stage.envelope(CLEAR, payload.SerializeToString()))
+    assert (await stub.ClearEmergency(request)).level == 0
+    await eventually(lambda: stage.server._commands.num_open == 0 and stage.server._recorder.is_idle)
+    rows = (await stage.journal.list_commands(CommandQuery())).rows
+    assert [(row.kind, row.reason, row.state.name) for row in rows] == [
+        ("emergency", "false", "APPLIED"),
+        ("emergency", "smoke", "APPLIED"),
+    ]
+
+
+async def test_the_same_request_is_one_emergency(stage: Theatre) -> None:
+    """A retry is answered with the first emergency; another under its name is refused."""
+    first = await raise_one(stage, request_id="same")
+    again = await raise_one(stage, request_id="same")
+    assert first.emergency.emergency_id == again.emergency.emergency_id
+    assert len(stage.trainer.snapshot.emergencies) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await raise_one(stage, request_id="same", reason="other")
+    assert decode_rpc_error(caught.value, "").reason == "REQUEST_ID_REUSED"
+
+
+async def test_unacknowledged_is_told_and_still_takes_effect(stage: Theatre) -> None:
+    """A trainer without a safe point: the caller is told in time, and the emergency is not lost."""
+    stage.trainer.is_stuck.set()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await raise_one(stage, acknowledge_within_ms=50, request_id="late")
+    assert decode_rpc_error(caught.value, "").reason == "EMERGENCY_UNACKNOWLEDGED"
+    stage.trainer.is_stuck.clear()
+    assert (await raise_one(stage, acknowledge_within_ms=50, request_id="late-2")).revision > 5
+    await eventually(lambda: len(stage.trainer.snapshot.emergencies) == 2)
+
+
+async def test_a_dead_journal_does_not_hold_an_emergency(stage: Theatre) -> None:
+    """The trainer is told before the disk."""
+    await stage.journal.close()
+    assert (await raise_one(stage)).emergency.level == 4
+
+
+async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:
+    """With every caller of a flood paced, an emergency is answered at once; the flood is delayed, not lost."""
+    control = ControlSettings(training_share=0.001, max_concurrent_calls=64)
+    async with open_stage(directory, control=control, phase=TrainerPhase.TRAINING) as stage:
+        flooding = grpc.aio.insecure_channel(stage.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        stub = RunServiceStub(flooding)
+        flood = [asyncio.ensure_future(stub.GetRun(run_service_pb2.GetRunRequest())) for _ in range(600)]
+        await eventually(lambda: stage.server._pacer.num_waiting >= 64)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await raise_one(stage)
+        assert loop.time() - began_s < 2.0
+        for call in flood:
+            call.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+        await flooding.close()
+        await eventually(lambda: stage.server._pacer.num_waiting == 0)
