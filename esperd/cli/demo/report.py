@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,9 +20,10 @@ LABELS = {
     "host_equal_flops": "host alone, equal FLOPs",
     "random": "host + random growth",
     "tamiyo": "host + Tamiyo",
-    "scratch": "final shape from scratch, equal FLOPs",
-    "static": "well-chosen static model, equal FLOPs",
+    "scratch": "final shape, scratch",
+    "static": "well-chosen static",
 }
+"""What an arm is called; the last two are trained with Tamiyo's FLOPs, like `host_equal_flops`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,15 @@ def to_json(measured: Measured) -> dict[str, Any]:
 def print_table(measured: Measured, console: Console) -> None:
     """The table of arms, the paired differences, and what was grown."""
     count = measured.num_random_seeds
-    table = Table(title=measured.task.title, title_justify="left", title_style="")
-    table.add_column("arm")
-    for column in ("parameters", "training FLOPs", "steps", "validation loss", "accuracy"):
-        table.add_column(column, justify="right")
+    table = Table(title=measured.task.title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for column in ("params", "GFLOP", "steps", "val loss", "accuracy %"):
+        table.add_column(column, justify="right", no_wrap=True)
     for arm in ARMS:
         summary = summarise(measured.runs[arm])
         table.add_row(LABELS[arm], *_cells(summary, count), style="bold" if arm == "tamiyo" else None)
     console.print(table)
+    console.print(f"The static model has {measured.task.static_title}; it and the final shape had Tamiyo's FLOPs.")
     console.print(_honesty(count))
     for name, difference in paired_differences(measured.runs).items():
         p = "" if difference.p is None else f"   p = {difference.p:.2g}"
@@ -108,10 +111,10 @@ def _cells(summary: ArmSummary, count: int) -> list[str]:
     accuracy_spread = f" ± {100 * accuracy.std:.1f}" if count > 1 else ""
     return [
         f"{summary.params:,}",
-        f"{summary.train_flops / 1e9:,.1f} G",
+        f"{summary.train_flops / 1e9:,.1f}",
         f"{summary.steps:,}",
         f"{loss.mean:.3f}{loss_spread}",
-        f"{100 * accuracy.mean:.1f}{accuracy_spread} %" if math.isfinite(accuracy.mean) else "-",
+        f"{100 * accuracy.mean:.1f}{accuracy_spread}" if math.isfinite(accuracy.mean) else "-",
     ]
 
 
