@@ -17,13 +17,14 @@ from esperd.kasmina.alpha import RampNotHoldingError
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
 from esperd.kasmina.garden import Garden
 from esperd.kasmina.gardener import Gardener
+from esperd.kasmina.gates import conclude, look
 from esperd.kasmina.germination import schedule_for
-from esperd.kasmina.lifecycle import check_operation
+from esperd.kasmina.lifecycle import LIVE, check_operation, next_rule
 from esperd.kasmina.ports import Attribution, Batch, Host, Report, SeedOptimizers, StepAdvice
 from esperd.kasmina.seed import Seed
 from esperd.leyline.commands import SeedCommand
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.views import SeedView, SiteView
+from esperd.leyline.views import GateResult, SeedView, SiteView
 from esperd.leyline.vocabulary import Operation, Stage, Verdict
 
 
@@ -53,7 +54,7 @@ class SeedExecutor:
     @property
     def active(self) -> bool:
         """Whether any seed is live; while False the trainer calls none of the per-step methods."""
-        return bool(self._garden.live)
+        return any(seed.stage in LIVE for seed in self._garden.seeds.values())
 
     @property
     def extra_flops(self) -> float:
@@ -164,7 +165,7 @@ class SeedExecutor:
 
     def _require(self, seed: Seed, step: int, by: Attribution) -> None:
         """Ask the gate of the next stage; advance, or raise what it found."""
-        result = self._gardener.ask(seed, step)
+        result = self._ask(seed, step)
         if result.verdict is Verdict.PASSED:
             self._gardener.advance(seed, result, step, by)
             return
@@ -176,6 +177,16 @@ class SeedExecutor:
             if not item.passed
         )
         raise EsperdError(reason, gate=result.gate.name, seed_id=seed.seed_id, detail=bad or "no evidence yet")
+
+    def _ask(self, seed: Seed, step: int) -> GateResult:
+        try:
+            return self._gardener.ask(seed, step)
+        except EsperdError:
+            raise
+        except Exception as error:  # noqa: BLE001 - gates run the seed's own code, which may raise anything
+            rule = next_rule(seed.stage)
+            evidence = look("measured", 0.0, "equal", 1.0, detail=f"raised {type(error).__name__}: {error}")
+            return conclude(rule.gate, step, [evidence], purpose=rule.purpose)
 
     @staticmethod
     def _follow_up(seed: Seed, command: SeedCommand) -> None:

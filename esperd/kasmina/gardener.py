@@ -56,8 +56,6 @@ class Gardener:
         garden.seeds[seed_id] = seed
         slot.candidates.append(seed)
         slot.refresh()
-        batch = garden.host.sample_inputs()
-        seed.shared_prefix = garden.prober.verify_shared_prefix(slot, seed, batch)
         seed.gates[result.gate, ""] = result
         self._enter(seed, Stage.GERMINATED, step, by.cause, result)
         return seed_id
@@ -109,7 +107,9 @@ class Gardener:
         slot.candidates.append(seed)
         slot.refresh()
         try:
-            x = garden.prober.activation(slot, seed, garden.host.sample_inputs())
+            batch = garden.host.sample_inputs()
+            x = garden.prober.activation(slot, seed, batch)
+            seed.shared_prefix = garden.prober.verify_shared_prefix(slot, seed, batch)
         finally:
             slot.discard(seed)
         evidence += sanity(seed, x, garden.host_parameters, garden.random_seed)

@@ -129,10 +129,6 @@ class Prober:
             total -= float((gradient.float() * d.float()).sum()) if gradient is not None else 0.0
         return total
 
-    def unit_flops(self, slot: Slot, num_variants: int) -> float:
-        """FLOPs of one unit in a probe of so many variants, at most."""
-        return slot.site.spec.host_forward_flops * num_variants
-
     def _shared(self, slot: Slot, seed: Seed, variants: Sequence[Variant | None], batch: Batch) -> list[Tensor] | None:
         """All variants in one pass that is doubled (or more) at the site."""
         inputs, targets = batch

@@ -22,7 +22,6 @@ class Purpose(enum.IntEnum):
     PROBE = 4
     DRY_RUN = 5
     SHADOW = 6
-    CAPTURE = 7
 
 
 def stream_seed(*parts: int) -> int:
@@ -41,7 +40,7 @@ def private_rng(device: torch.device, seed: int) -> Iterator[None]:
     """Run the body with the global generators of the CPU and of `device` set to `seed`; afterwards as before.
 
     Does what `torch.random.fork_rng` does for exactly the two generators in question, without its look at every
-    device (measured on CPU: about 6 us instead of 25 us).
+    device (measured on CPU: about 5 us; with `torch.manual_seed` inside it 130 us).
     """
     generators = [torch.default_generator]
     if device.type == "cuda":

@@ -173,7 +173,8 @@ def chaos_registry(slow: Callable[[], None] = lambda: None) -> BlueprintRegistry
     kinds: dict[str, Callable[[Shape, int], nn.Module]] = {
         "nan": Poisoned, "inf": Infinite, "exploding": Exploding, "vanishing": Vanishing, "wrong_shape": WrongShape,
         "wrong_dtype": WrongDtype, "raises_forward": RaisesForward, "raises_backward": RaisesBackward,
-        "leaking": Leaking, "writes_input": WritesInput, "late_writer": LateWriter, "dropping": Dropping, "normed": Normed, "slow": Slow,
+        "leaking": Leaking, "writes_input": WritesInput, "late_writer": LateWriter,
+        "dropping": Dropping, "normed": Normed, "slow": Slow,
     }  # fmt: skip
     for name, make in kinds.items():
         registry.register(blueprint(name, make))

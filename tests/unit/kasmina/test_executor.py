@@ -200,7 +200,9 @@ def test_max_dwell_culls_with_the_reason() -> None:
 
 def test_fossils_stack_and_join_the_host() -> None:
     """A second seed grows on the first; both are joint, in the host's optimizer, and the keys stay the host's."""
-    run = Run(settings=quick(wanted_gain_ratio=-5.0, non_inferiority_ratio=5.0, rent=-100.0))
+    run = Run(settings=quick(min_training_steps=30, wanted_gain_ratio=-5.0, non_inferiority_ratio=5.0, rent=-100.0))
+    run.optimizers.lr = 2e-3  # slow learners: there is still something to gain for the second seed
+    run.optimizers.host.param_groups[0]["lr"] = 2e-3
     for blueprint_id in ("residual_conv", "conv1x1", "depthwise", "conv_light", "residual_conv"):
         if len(run.executor._garden.slots["body"].fossils) == 2:
             break
@@ -226,7 +228,7 @@ def test_fossils_stack_and_join_the_host() -> None:
 )
 def test_every_blend_mode_fossilizes_without_changing_the_output(mode: BlendMode) -> None:
     """In PROBATIONARY alpha is full, so that fossilizing changes the evaluation output by exactly 0."""
-    run = Run(settings=quick(wanted_gain_ratio=-5.0, non_inferiority_ratio=5.0, rent=-100.0))
+    run = Run(settings=quick(min_training_steps=30, wanted_gain_ratio=-5.0, non_inferiority_ratio=5.0, rent=-100.0))
     seed_id = run.germinate(auto_advance=True, blend_mode=mode, auto_advance_until="PROBATIONARY")
     run.until(seed_id, Stage.PROBATIONARY)
     view = run.view(seed_id)
@@ -394,3 +396,28 @@ def test_released_and_fine_tuned_seeds_are_joint() -> None:
     run.until(released, Stage.BLENDING)
     assert run.seed(released).joint
     refused("SEED_STAGE", run, Operation.FINE_TUNE, released)
+
+
+@pytest.mark.parametrize("options", [{"autocast": True}, {"settings": quick(strict_evidence=True, error_level=0.3)}])
+def test_whole_life_under_autocast_and_with_strict_evidence(options: dict[str, Any]) -> None:
+    """bf16 autocast and the betting process both carry a useful seed to the end."""
+    run = Run(**options)
+    seed_id = run.germinate(auto_advance=True)
+    run.until(seed_id, Stage.FOSSILIZED)
+    assert torch.isfinite(torch.stack(run.losses)).all()
+    names = [item.name for event in run.transitions(seed_id) if event.gate for item in event.gate.evidence]
+    assert ("bet_p_value" in names) is ("settings" in options)
+
+
+def test_a_gate_that_cannot_be_measured_is_an_answer_not_a_crash() -> None:
+    """A seed that raises while its gate is asked by command is refused; nothing has changed."""
+    run = Run()
+    seed_id = run.germinate()
+    run.step()
+    run.apply(Operation.START_TRAINING, seed_id)
+    run.steps(8)
+    handle = run.seed(seed_id).module.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("odd")))
+    assert "odd" in refused("GATE_FAILED", run, Operation.START_GRAFTING, seed_id).message
+    handle.remove()
+    run.step()
+    assert run.stage(seed_id) is Stage.TRAINING

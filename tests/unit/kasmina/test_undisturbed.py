@@ -26,7 +26,7 @@ def alone(steps: int, **options: object) -> Run:
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name.lower())
 @pytest.mark.parametrize("blueprint", ["residual_conv", "dropping", "nan", "inf", "exploding"])
 def test_training_and_cull_leave_host_bit_identical(blueprint: str, mode: TrainingMode, autocast: bool) -> None:
-    """Losses, weights, buffers, optimizer state and RNG equal the never-germinated run, step for step and after a cull."""
+    """Losses, weights, buffers, optimizer state and RNG equal the never-germinated run, also after a cull."""
     run = Run(registry=chaos_registry(), settings=LONG, autocast=autocast)
     twin = Run(registry=chaos_registry(), settings=LONG, autocast=autocast)
     run.steps(3)
@@ -188,7 +188,7 @@ def test_later_cull_leaves_nothing_reachable() -> None:
 
 @pytest.mark.parametrize("isolation", [Isolation.DEFAULT, Isolation.STRICT, Isolation.RELEASED])
 def test_isolation_of_the_blend(isolation: Isolation) -> None:
-    """DEFAULT hands the host exactly its own gradient, STRICT none through the site, RELEASED the seed's Jacobian too."""
+    """DEFAULT hands the host exactly its own gradient, STRICT none here, RELEASED the seed's Jacobian too."""
     run = Run(settings=quick(alpha_steps=400))
     seed_id = run.germinate(auto_advance=True, isolation=isolation)
     run.until(seed_id, Stage.BLENDING)
