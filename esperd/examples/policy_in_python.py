@@ -37,7 +37,8 @@ class Policy:
             self.losses.append(packet.validation_loss)
         if not self.stands_still():
             return []
-        site = next((site for site in self.sites.values() if site.vacant and site.offers), None)
+        open_sites = [site for site in self.sites.values() if site.vacant and site.offers]
+        site = next((site for site in open_sites if site.embargoed_until_step <= packet.global_step), None)
         if site is None:
             return []
         self.losses.clear()  # Judge the seed on what comes after it.

@@ -42,7 +42,9 @@ def test_grows_once_at_the_first_vacant_site_when_the_loss_stands_still() -> Non
     assert command.reason
 
 
-def test_waits_when_nothing_is_vacant() -> None:
-    """A plateau without a vacant site is waited out."""
+def test_waits_when_nothing_may_grow() -> None:
+    """A plateau is waited out while every site is taken or embargoed."""
     policy = Policy()
-    assert [policy.choose(packet(1.0, site("taken", vacant=False))) for _ in range(9)] == [[]] * 9
+    embargoed = site("embargoed", vacant=True)
+    embargoed.embargoed_until_step = 100
+    assert [policy.choose(packet(1.0, site("taken", vacant=False), embargoed)) for _ in range(9)] == [[]] * 9
