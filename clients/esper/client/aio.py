@@ -23,7 +23,7 @@ from esper.client.command_stream import CommandStream
 from esper.client.connection import Connection
 from esper.client.cursor import Cursor
 from esper.client.decision_session import DecisionSession
-from esper.client.errors import LeylineError, decode_rpc_error
+from esper.client.errors import LeylineError, Unreachable, decode_rpc_error
 from esper.client.plans import Plan
 from esper.client.signed_stream import SignedStream
 from esper.client.watches import RECONNECT_S, Watch
@@ -131,15 +131,22 @@ class AsyncClient(Connection):
         Returns it as accepted, or with `wait` as soon as it has its outcome. An outcome that has not come within
         `timeout_s` (60 s unless stated) leaves it ACCEPTED; a refused command is returned with its error, not raised.
         """
+        patience = self._patience(timeout_s)
         plan = plans.submit(command, self._signer.new_id)
         accepted = (await self._carry_out(plan, timeout_s)).command
-        return await self.outcome(accepted, timeout_s=timeout_s) if wait else accepted
+        return await self.outcome(accepted, timeout_s=patience.remaining_s()) if wait else accepted
 
     async def outcome(self, command: Command, *, timeout_s: float | None = None) -> Command:
-        """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated)."""
-        deadline_s = self._outcome_deadline_s(timeout_s, plans.OUTCOME_S)
-        while not plans.is_final(command) and (left_s := deadline_s - self._monotonic()) > 0:
-            command = await self.command(command.command_id, wait_s=left_s)
+        """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated).
+
+        A restart of the daemon is ridden out: every accepted command gets its outcome across it.
+        """
+        patience = self._patience(timeout_s)
+        while not plans.is_final(command) and (left_s := patience.remaining_s()) > 0:
+            try:
+                command = await self.command(command.command_id, wait_s=left_s)
+            except Unreachable as error:
+                await asyncio.sleep(patience.after(error))
         return command
 
     async def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:

@@ -49,8 +49,8 @@ class CommandStream:
         Unreachable when the stream broke: then send the same request_ids again over a new one.
         """
         batch = plans.batch(commands, self._new_id)
-        attempts = self._stream.attempts()
         async with self._room:
+            attempts = self._stream.attempts()
             while True:
                 response = await self._exchange(batch, attempts.remaining_s())
                 if not response.HasField("error"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from esper.client import plans
 from esper.client.attempts import Attempts
 from esper.client.calls import Call
 from esper.client.channel import target
@@ -59,8 +60,10 @@ class Connection:
             return plan.message
         return plan.call.request_type(envelope=self._signer.sign(plan.call.method, payload))
 
-    def _outcome_deadline_s(self, timeout_s: float | None, default_s: float) -> float:
-        return self._monotonic() + (default_s if timeout_s is None else timeout_s)
+    def _patience(self, timeout_s: float | None) -> Attempts:
+        """The time to wait for an outcome. As in a signed call, a cut is no reason to give up."""
+        limit_s = plans.OUTCOME_S if timeout_s is None else timeout_s
+        return Attempts(signer=self._signer, timeout_s=limit_s, monotonic=self._monotonic)
 
     def _stub(self, shape: str, call: Call[Any]) -> Any:
         """The channel's callable of a method; `shape` is `unary_unary` and so on."""

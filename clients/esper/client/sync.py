@@ -20,7 +20,7 @@ from esper.client.calls import AnswerT, Call
 from esper.client.channel import OPTIONS
 from esper.client.connection import Connection
 from esper.client.cursor import Cursor
-from esper.client.errors import LeylineError, decode_rpc_error
+from esper.client.errors import LeylineError, Unreachable, decode_rpc_error
 from esper.client.plans import Plan
 from esper.client.watches import RECONNECT_S, Watch
 from esper.leyline.v1 import command_service_pb2 as command_pb
@@ -123,15 +123,22 @@ class Client(Connection):
         Returns it as accepted, or with `wait` as soon as it has its outcome. An outcome that has not come within
         `timeout_s` (60 s unless stated) leaves it ACCEPTED; a refused command is returned with its error, not raised.
         """
+        patience = self._patience(timeout_s)
         plan = plans.submit(command, self._signer.new_id)
         accepted = (self._carry_out(plan, timeout_s)).command
-        return self.outcome(accepted, timeout_s=timeout_s) if wait else accepted
+        return self.outcome(accepted, timeout_s=patience.remaining_s()) if wait else accepted
 
     def outcome(self, command: Command, *, timeout_s: float | None = None) -> Command:
-        """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated)."""
-        deadline_s = self._outcome_deadline_s(timeout_s, plans.OUTCOME_S)
-        while not plans.is_final(command) and (left_s := deadline_s - self._monotonic()) > 0:
-            command = self.command(command.command_id, wait_s=left_s)
+        """Wait for the outcome of an accepted command, at most `timeout_s` (60 s unless stated).
+
+        A restart of the daemon is ridden out: every accepted command gets its outcome across it.
+        """
+        patience = self._patience(timeout_s)
+        while not plans.is_final(command) and (left_s := patience.remaining_s()) > 0:
+            try:
+                command = self.command(command.command_id, wait_s=left_s)
+            except Unreachable as error:
+                time.sleep(patience.after(error))
         return command
 
     def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:

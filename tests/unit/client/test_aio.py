@@ -49,6 +49,23 @@ async def test_submit_waits_for_the_outcome(daemon: Daemon) -> None:
         assert unsettled.state == COMMAND_STATE_ACCEPTED
 
 
+async def test_waiting_for_an_outcome_rides_out_a_restart(daemon: Daemon) -> None:
+    """The daemon goes away after it has accepted; the outcome is found when it is back."""
+    daemon.polls_until_applied = 10**9
+    async with AsyncClient(daemon.address, CREDENTIALS) as client:
+        accepted = await client.submit(AdaptationCommand())
+        await daemon.stop()
+        waiting = asyncio.create_task(client.outcome(accepted))
+        await asyncio.sleep(0.15)
+        assert not waiting.done()
+        daemon.polls_until_applied = 1
+        await daemon.start()
+        assert (await waiting).state == COMMAND_STATE_APPLIED
+        await daemon.stop()
+        with pytest.raises(Unreachable):
+            await client.outcome(accepted, timeout_s=0.3)
+
+
 async def test_change_without_a_key_is_refused_before_any_call(daemon: Daemon) -> None:
     """NO_KEY comes from the client itself."""
     async with AsyncClient(daemon.address) as client:
