@@ -18,11 +18,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
-
 from esper.client.credentials import Credentials
 from esper.client.signing import sign
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1 import envelope_pb2
+
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import BudgetSettings, ControlSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity

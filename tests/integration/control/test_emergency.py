@@ -6,12 +6,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-
 from esper.client.errors import decode_rpc_error
 from esper.leyline.v1 import emergency_service_pb2 as pb
 from esper.leyline.v1 import run_service_pb2
 from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
+
 from esperd.config.settings import ControlSettings
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.records import CommandQuery

@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-
 from esper.client.errors import decode_rpc_error
 from esper.leyline.v1 import command_pb2, field_report_pb2, policy_service_pb2, run_service_pb2
 from esper.leyline.v1.policy_service_pb2_grpc import PolicyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
+
 from esperd.config.settings import BudgetSettings
 from esperd.leyline.commands import SeedCommand
 from esperd.oona.records import HistoryQuery, RowKind
@@ -275,5 +275,3 @@ async def test_field_reports_are_stored_once(stage: Theatre) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await file(field_report_pb2.FieldReport(report_id="r2", outcome=1, metrics={"delta": float("inf")}))  # type: ignore[arg-type]
     assert decode_rpc_error(caught.value, "").reason == "REPORT_INVALID"
-
-

@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-
 from esper.client.errors import LeylineError, decode_rpc_error
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1 import command_service_pb2, emergency_service_pb2, run_service_pb2
 from esper.leyline.v1.command_service_pb2_grpc import CommandServiceStub
 from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
+
 from esperd.config.settings import ControlSettings
 from esperd.oona.records import CommandQuery
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command, open_stage

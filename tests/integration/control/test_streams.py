@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-
 from esper.client.errors import decode_rpc_error
 from esper.leyline.v1 import (
     command_pb2,
@@ -20,6 +19,7 @@ from esper.leyline.v1.command_service_pb2_grpc import CommandServiceStub
 from esper.leyline.v1.server_service_pb2_grpc import ServerServiceStub
 from esper.leyline.v1.state_service_pb2_grpc import StateServiceStub
 from esper.leyline.v1.telemetry_service_pb2_grpc import TelemetryServiceStub
+
 from esperd.config.settings import ControlSettings
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command, open_stage
 
