@@ -48,7 +48,6 @@ class Progress:
     flops: float = 0.0
     """FLOPs of the host's steps (with what is fossilized in it) and of routine probes so far."""
     host_step_flops: float = 0.0
-    stall: str = ""
     failure: str = ""
 
 
@@ -133,7 +132,6 @@ class Publisher:
             device=progress.device,
             emergency_level=self._safety.level,
             started_unix_s=progress.started_unix_s,
-            stall=progress.stall,
             failure=progress.failure,
         )
 

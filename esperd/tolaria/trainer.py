@@ -306,6 +306,8 @@ class Trainer:
         if self._bridge.stop_requested:
             self._set_phase(TrainerPhase.STOPPING)
             return
+        if self._standing.is_stopping:
+            self._set_phase(TrainerPhase.STOPPING)
         if self._progress.global_step > 0:
             self._log()
         self._validate()

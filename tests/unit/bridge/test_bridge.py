@@ -214,3 +214,57 @@ async def test_both_threads_may_ring_without_losing_a_wake_up():
     taken = await collect(bridge, num_events, max_per_pass=3)
     writer.join()
     assert len(taken) == num_events
+
+
+async def test_all_four_lines_hold_together_under_load_and_at_the_end():
+    """A training thread at full speed and a loop that commands, watches and takes telemetry, until the trainer leaves.
+
+    Every accepted command has one outcome, events are in order and complete, samples are taken or counted, and the last
+    snapshot is the newest.
+    """
+    bridge = make_bridge(box_capacity=32, ring_capacity=256)
+    num_steps = 20_000
+    ending = threading.Event()
+
+    def train() -> None:
+        revision = 1
+        for step in range(num_steps):
+            bridge.emit(("loss", 0, step, 0.0, 0))
+            bridge.beat(0.001)
+            if bridge.has_mail:
+                for command in bridge.box.take():
+                    revision += 1
+                    bridge.publish(replace(FIRST, revision=revision))
+                    bridge.settle(Outcome(command.command_id, CommandState.APPLIED, step, revision))
+        bridge.close("FINISHED")
+        ending.set()
+
+    events: list[Event] = []
+    accepted: list[str] = []
+    num_samples = 0
+    bridge.attach(asyncio.get_running_loop(), lambda: events.extend(bridge.take_events(50)))
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    number = 0
+    while not ending.is_set():
+        for _ in range(8):
+            number += 1
+            try:
+                bridge.reserve()
+                bridge.submit(pause(str(number)))
+            except EsperdError:
+                continue
+            accepted.append(str(number))
+        samples, num_dropped = bridge.take_samples()
+        num_samples += len(samples) + num_dropped
+        await asyncio.sleep(0)
+    trainer.join()
+    bridge.detach()
+    samples, num_dropped = bridge.take_samples()
+    events += bridge.take_events(1 << 30)
+    assert num_samples + len(samples) + num_dropped == num_steps
+    assert [event.command_id for event in events if isinstance(event, Outcome)] == accepted
+    revisions = [event.revision for event in events if isinstance(event, Snapshot)]
+    assert revisions == list(range(2, len(revisions) + 2))
+    assert bridge.snapshot().revision == max(revisions, default=1)
+    assert bridge.training_seconds[1] == num_steps

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from esperd.config.settings import GrowthSettings, PolicySettings, RunSettings, Settings, TrainingSettings
+from esperd.examples import digits
 from esperd.leyline.commands import (
     BreakerCommand,
     EmergencyCommand,
@@ -383,30 +384,24 @@ def test_data_without_batches_fails_with_a_clear_error():
 
 
 def test_a_seed_lives_and_joins_the_host():
-    """From DORMANT to FOSSILIZED by auto-advance, every parameter in one group all the while."""
-    growth = GrowthSettings(
-        sites=("0",),
-        probe_units=16,
-        min_training_steps=10,
-        alpha_steps=5,
-        wanted_gain_ratio=-10.0,
-        non_inferiority_ratio=10.0,
-        rent=-10.0,
-        max_dwell_steps=100_000,
-        max_probe_units=100_000,
-        max_step_time_ratio=1e9,
-        error_level=0.5,
-    )
-    run = Run(settings=settings(growth=growth)).begin().steps(30)
-    before = run.view.host_step_flops
-    run.submit(germinate(auto_advance=True))
-    for _ in range(800):
+    """From DORMANT to FOSSILIZED by auto-advance on the digits: its parameters, operations and optimizer state join."""
+    growth = GrowthSettings(sites=("block2",), min_training_steps=40, alpha_steps=20)
+    torch.manual_seed(0)
+    run = Run(digits.build(num_steps=0), settings(growth=growth)).begin().steps(100)
+    bare_flops = run.view.host_step_flops
+    run.submit(SeedCommand(Operation.GERMINATE, site="block2", blueprint_id="residual_conv", auto_advance=True))
+    while not run.view.num_grown_parameters:
+        assert run.view.global_step < 600, run.bridge.snapshot().seeds
         run.steps(1)
-        if run.bridge.snapshot().seeds[0].stage in (Stage.FOSSILIZED, Stage.CULLED):
-            break
-    seed = run.bridge.snapshot().seeds[0]
-    if seed.stage is Stage.FOSSILIZED:
-        assert {group.owner for group in run.bridge.snapshot().optimizers} == {"host"}
-        assert run.view.num_grown_parameters == seed.cost.num_parameters
-        assert run.view.host_step_flops > before
-    run.trainer.optimizers.check_ownership(run.trainer.executor.grown_parameters())
+    (seed,) = run.bridge.snapshot().seeds
+    assert seed.stage is Stage.FOSSILIZED
+    assert run.view.num_grown_parameters == seed.cost.num_parameters
+    (group,) = run.bridge.snapshot().optimizers
+    assert (group.owner, group.num_parameters) == ("host", 426 + seed.cost.num_parameters)
+    assert run.view.host_step_flops == bare_flops + 64 * (seed.cost.forward_flops + seed.cost.backward_flops)
+    grown = run.trainer.executor.grown_parameters()
+    run.trainer.optimizers.check_ownership(grown)
+    assert all("exp_avg" in run.task.optimizer.state[parameter] for parameter in grown)
+    before = [parameter.clone() for parameter in grown]
+    run.steps(1)
+    assert not any(map(torch.equal, grown, before))
