@@ -6,6 +6,7 @@ no data loader, no thread and no wire. Order of calls in one step, all skipped w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from esperd.kasmina.blueprints.registry import BlueprintRegistry
 from esperd.kasmina.garden import Garden
 from esperd.kasmina.gardener import Gardener
 from esperd.kasmina.gates import conclude, look
-from esperd.kasmina.germination import schedule_for
+from esperd.kasmina.germination import schedule_for, stage_to_reach
 from esperd.kasmina.lifecycle import LIVE, check_operation, next_rule
+from esperd.kasmina.nursery import Nursery
 from esperd.kasmina.ports import Attribution, Batch, Host, Report, SeedOptimizers, StepAdvice
 from esperd.kasmina.seed import Seed
 from esperd.leyline.commands import SeedCommand
@@ -48,6 +50,7 @@ class SeedExecutor:
         `clock` gives Unix seconds: for the embargo's seconds, the dates of events and G3's step-time ratio only.
         """
         self._garden = Garden(host, site_patterns, settings, registry, optimizers, report, clock, random_seed)
+        self._nursery = Nursery(self._garden)
         self._gardener = Gardener(self._garden)
         self._work = step_work.StepWork(self._garden)
 
@@ -95,7 +98,7 @@ class SeedExecutor:
         Raises EsperdError of the catalogue; nothing has changed when it raises.
         """
         if command.operation is Operation.GERMINATE:
-            return self._gardener.germinate(command, step, by)
+            return self._nursery.germinate(command, step, by)
         seed = self._seed(command)
         check_operation(seed.stage, command.operation, seed_id=seed.seed_id, story=seed.story)
         match command.operation:
@@ -190,8 +193,10 @@ class SeedExecutor:
 
     @staticmethod
     def _follow_up(seed: Seed, command: SeedCommand) -> None:
-        """An advancing command may turn auto-advance on for the rest of the way."""
-        seed.auto_advance = seed.auto_advance or (command.auto_advance and seed.stage is not Stage.FOSSILIZED)
+        """An advancing command may turn auto-advance on for the rest of the way, or for as far as it says."""
+        if command.auto_advance and seed.stage is not Stage.FOSSILIZED:
+            seed.auto_advance = True
+            seed.plan = replace(seed.plan, until=stage_to_reach(command))
 
     def _set_alpha(self, seed: Seed, command: SeedCommand) -> None:
         if command.alpha is None:

@@ -101,6 +101,13 @@ class Garden:
             return True
         return any(remains.blocks and remains.view.site == site.path for remains in self.remains)
 
+    def enter(self, seed: Seed, target: Stage, step: int, cause: str, gate: GateResult | None) -> None:
+        """Give a seed its next stage, and tell."""
+        source = seed.stage
+        seed.enter(target, step, cause)
+        where = (seed.seed_id, seed.site, seed.plan.blueprint_id)
+        self.report_transition(where, source, target, step, cause, gate)
+
     def report_transition(
         self, view: tuple[int, str, str], source: Stage, target: Stage, step: int, cause: str, gate: GateResult | None
     ) -> None:

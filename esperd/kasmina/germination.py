@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from esperd.config.settings import GrowthSettings
 from esperd.kasmina.alpha import AlphaScheduleError, check_schedule
 from esperd.kasmina.blending import Blender, BlendRefusedError
-from esperd.kasmina.blueprints.costs import estimate_cost
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor, BlueprintParameterError
 from esperd.kasmina.blueprints.registry import BlueprintRegistry, UnknownBlueprintError
 from esperd.kasmina.gates import conclude, look
@@ -51,14 +50,12 @@ def plan_for(
         descriptor = registry.get(command.blueprint_id)
         parameters = descriptor.resolve(command.parameters)
         blend_mode = command.blend_mode or BlendMode[settings.blend_mode]
-        until = Stage[command.auto_advance_until] if command.auto_advance_until else Stage.FOSSILIZED
+        until = stage_to_reach(command)
         alpha = schedule_for(command.alpha, blend_mode, settings)
     except UnknownBlueprintError:
         raise EsperdError("BLUEPRINT_UNKNOWN", blueprint_id=command.blueprint_id) from None
     except BlueprintParameterError as error:
         raise EsperdError("BLUEPRINT_PARAMETER", detail=error) from None
-    except KeyError as error:
-        raise EsperdError("COMMAND_INVALID", detail=f"auto_advance_until: no stage {error}") from None
     plan = Plan(
         blueprint_id=command.blueprint_id,
         parameters=parameters,
@@ -71,6 +68,18 @@ def plan_for(
         requested_by=by.principal,
     )
     return plan, descriptor
+
+
+def stage_to_reach(command: SeedCommand) -> Stage:
+    """Where auto-advance is to stop; FOSSILIZED unless the command says otherwise.
+
+    Raises:
+        EsperdError: COMMAND_INVALID.
+    """
+    try:
+        return Stage[command.auto_advance_until] if command.auto_advance_until else Stage.FOSSILIZED
+    except KeyError as error:
+        raise EsperdError("COMMAND_INVALID", detail=f"auto_advance_until: no stage {error}") from None
 
 
 def schedule_for(asked: AlphaSchedule | None, blend_mode: BlendMode, settings: GrowthSettings) -> AlphaSchedule:
@@ -92,7 +101,14 @@ def schedule_for(asked: AlphaSchedule | None, blend_mode: BlendMode, settings: G
 
 
 def build_seed(
-    seed_id: int, slot: Slot, plan: Plan, descriptor: BlueprintDescriptor, host: Host, random_seed: int, step: int
+    seed_id: int,
+    slot: Slot,
+    plan: Plan,
+    descriptor: BlueprintDescriptor,
+    cost: Cost,
+    host: Host,
+    random_seed: int,
+    step: int,
 ) -> Seed:
     """The seed itself, on the host's device, drawn from a stream of its own.
 
@@ -101,7 +117,6 @@ def build_seed(
         Exception: whatever the blueprint's own code raises.
     """
     spec = slot.site.spec
-    cost = estimate_cost(descriptor, spec.shape, spec.seed_dtype, plan.parameters)
     stream = stream_seed(random_seed, seed_id, Purpose.BUILD)
     with private_rng(host.device, stream), torch.device(host.device):
         module = descriptor.build(spec.shape, plan.parameters).to(host.device, spec.seed_dtype)

@@ -126,6 +126,7 @@ def _save_seed(seed: Seed) -> dict[str, Any]:
         "site": seed.site,
         "stage": int(seed.stage),
         "plan": _save_plan(seed.plan),
+        "cost": asdict(seed.cost),
         "module": _copied(seed.module.state_dict()),
         "blender": _copied(seed.blender.state_dict()),
         "detach_host": seed.blender.detach_host,
@@ -158,7 +159,8 @@ def _load_seed(garden: Garden, saved: Mapping[str, Any]) -> Seed:
     device = garden.host.device
     descriptor = garden.registry.get(plan.blueprint_id)
     seed_id, step = saved["seed_id"], saved["germinated_step"]
-    seed = build_seed(seed_id, slot, plan, descriptor, garden.host, garden.random_seed, step)
+    cost = Cost(**saved["cost"])
+    seed = build_seed(seed_id, slot, plan, descriptor, cost, garden.host, garden.random_seed, step)
     seed.stage = Stage(saved["stage"])
     for name in _PLAIN:
         setattr(seed, name, saved[name])
