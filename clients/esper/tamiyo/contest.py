@@ -13,6 +13,8 @@ from esper.tamiyo.recipes import SEQUENCES, recipe_for, rent
 
 PRE_BLEND = "pre_blend_gain"
 DEPENDENCE = "dependence"
+MEASURED_BY = 2
+"""Dwells after which a contest no longer waits for the daemon to measure its candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,14 @@ def _judge(
     """Cull the hopeless, ask the best of the others to blend."""
     hopeless = {seed.seed_id: why for seed in rivals if (why := _hopeless(observation, seed, dwell, settings))}
     culls = [Cull(seed_id, why) for seed_id, why in hopeless.items()]
-    standings = [_standing(observation, site, seed, rent_ratio) for seed in rivals if seed.seed_id not in hopeless]
-    if not standings:
+    left = [seed for seed in rivals if seed.seed_id not in hopeless]
+    if not left:
         return list(culls), "no candidate pays"
+    standings = [_standing(observation, site, seed, rent_ratio) for seed in left if not seed.gate_failed]
+    if not standings:
+        return list(culls), "no candidate is fit to blend yet"
+    if not any(standing.measured for standing in standings) and left[0].stage_steps < MEASURED_BY * dwell:
+        return list(culls), "no candidate is measured yet"
     winner, why = best(standings)
     return [*culls, StartGrafting(winner.seed.seed_id, why)], f"seed {winner.seed.seed_id} goes on, {why}"
 
@@ -98,9 +105,13 @@ def best(standings: list[Standing]) -> tuple[Standing, str]:
     correlation 1.0 and 0.45), hence the prior among candidates whose bounds overlap.
     """
     measured = [standing for standing in standings if standing.measured]
-    if not measured:
-        first = max(standings, key=lambda standing: (standing.estimate, standing.prior, standing.seed.seed_id))
+    screened = [standing for standing in standings if standing.seed.first_order_gain]
+    if not measured and screened:
+        first = max(screened, key=lambda standing: (standing.estimate, standing.prior, standing.seed.seed_id))
         return first, f"by first-order gain {first.estimate:.3g} net of rent; its contribution is not measured"
+    if not measured:
+        first = max(standings, key=lambda standing: (standing.prior, standing.seed.seed_id))
+        return first, "its blueprint is expected to bring most; nothing is measured"
     leader = max(measured, key=lambda standing: (standing.lower, standing.seed.seed_id))
     tied = [standing for standing in measured if standing.upper >= leader.lower]
     first = max(tied, key=lambda standing: (standing.prior, standing.lower, standing.seed.seed_id))

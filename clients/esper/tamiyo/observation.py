@@ -61,6 +61,8 @@ class Seed:
     gains: tuple[Gain, ...] = ()
     first_order_gain: float = 0.0
     """A screen: right order, up to three times too high."""
+    gate_failed: bool = False
+    """The gate before its next stage was last found FAILED; it may be asked again later."""
     num_isolation_violations: int = 0
     risk: float = 0.0
     requested_by: str = ""

@@ -13,6 +13,15 @@ from esper.tamiyo.observation import Cost, Gain, Observation, Offer, Seed, Site
 BYTES_KNOWN_GB = 1e-6
 """Total memory below this means that the daemon does not know it."""
 
+NEXT_GATE: dict[int, int] = {
+    vocabulary_pb2.SEED_STAGE_GERMINATED: vocabulary_pb2.SEED_GATE_G1_GRADIENT_HEALTH,
+    vocabulary_pb2.SEED_STAGE_TRAINING: vocabulary_pb2.SEED_GATE_G2_STABILITY,
+    vocabulary_pb2.SEED_STAGE_BLENDING: vocabulary_pb2.SEED_GATE_G3_INTERFACE,
+    vocabulary_pb2.SEED_STAGE_SHADOWING: vocabulary_pb2.SEED_GATE_G4_SYSTEM_IMPACT,
+    vocabulary_pb2.SEED_STAGE_PROBATIONARY: vocabulary_pb2.SEED_GATE_G4_SYSTEM_IMPACT,
+}
+"""Stage to the gate that guards the next one."""
+
 
 class PacketReader:
     """Makes moments of one stream's packets."""
@@ -63,6 +72,10 @@ def _seed(seed: state_pb2.SeedState) -> Seed:
             Gain(gain.kind, gain.mean, gain.lower, gain.upper, gain.num_samples) for gain in seed.contributions
         ),
         first_order_gain=seed.first_order_gain,
+        gate_failed=any(
+            result.gate == NEXT_GATE.get(seed.stage) and result.verdict == vocabulary_pb2.GATE_VERDICT_FAILED
+            for result in seed.gates
+        ),
         num_isolation_violations=seed.num_isolation_violations,
         risk=seed.risk_score,
         requested_by=seed.requested_by,

@@ -31,8 +31,9 @@ def test_waits_until_every_candidate_has_dwelt() -> None:
 
 def test_language_candidates_dwell_less() -> None:
     """50 steps at a sequence site, 150 elsewhere."""
-    assert ids(settle(seed("1", stage_steps=60), rank=3)[0], StartGrafting) == ["1"]
-    assert settle(seed("1", stage_steps=60))[0] == []
+    young = seed("1", stage_steps=60, gains=pre_blend(0.3, 0.2, 0.4))
+    assert ids(settle(young, rank=3)[0], StartGrafting) == ["1"]
+    assert settle(young)[0] == []
 
 
 def test_evidence_decides_where_it_separates() -> None:
@@ -55,9 +56,27 @@ def test_prior_decides_where_evidence_does_not() -> None:
 
 def test_unmeasured_candidates_are_screened_by_first_order_gain() -> None:
     """Without any measured contribution the first-order gain chooses, and the rationale says so."""
-    commands, why = settle(seed("1", first_order_gain=0.1), seed("2", first_order_gain=0.3))
+    commands, why = settle(
+        seed("1", first_order_gain=0.1, stage_steps=300), seed("2", first_order_gain=0.3, stage_steps=300)
+    )
     assert ids(commands, StartGrafting) == ["2"]
     assert "not measured" in why[0]
+
+
+def test_contest_waits_for_measurements_but_not_for_ever() -> None:
+    """Candidates are measured by the daemon; after two dwells without that the prior chooses."""
+    cheap, strong = {"blueprint_id": "depthwise"}, {"blueprint_id": "residual_conv"}
+    commands, why = settle(seed("1", **strong), seed("2", **cheap))
+    assert (commands, why) == ([], ["conv1: no candidate is measured yet"])
+    late, _ = settle(seed("1", stage_steps=300, **strong), seed("2", stage_steps=300, **cheap))
+    assert ids(late, StartGrafting) == ["1"]
+
+
+def test_candidate_whose_gate_failed_is_not_asked() -> None:
+    """It trains on and is looked at again; meanwhile another may go on."""
+    failed = seed("1", gains=pre_blend(0.3, 0.2, 0.4), gate_failed=True)
+    assert settle(failed)[0] == []
+    assert ids(settle(failed, seed("2", gains=pre_blend(0.1, 0.05, 0.2)))[0], StartGrafting) == ["2"]
 
 
 def test_losers_are_withdrawn_once_the_winner_blends() -> None:
@@ -82,7 +101,8 @@ def test_refused_winner_makes_room_for_the_next() -> None:
 def test_unmeasured_gate_is_asked_again() -> None:
     """A gate that had no measurement yet refuses nothing for good."""
     asked = Attempt("r", "START_GRAFTING", 480, "conv1", "1", state="REJECTED", reason="GATE_UNMEASURED")
-    assert ids(settle(seed("1"), attempts=(asked,))[0], StartGrafting) == ["1"]
+    measured = seed("1", gains=pre_blend(0.3, 0.2, 0.4))
+    assert ids(settle(measured, attempts=(asked,))[0], StartGrafting) == ["1"]
 
 
 def test_harmful_candidate_is_culled() -> None:
@@ -114,5 +134,5 @@ def test_pending_commands_are_waited_for() -> None:
 def test_contests_are_settled_in_the_decay_phase_too() -> None:
     """Only new rounds need the stable phase: what has begun is finished."""
     policy = HeuristicPolicy(HeuristicSettings(), random.Random(0))
-    observation = moment(1_200, lr_phase="decay", seeds=(seed("1"),), sites=(site(vacant=False),))
+    observation = moment(1_200, lr_phase="decay", seeds=(seed("1", stage_steps=400),), sites=(site(vacant=False),))
     assert ids(list(policy.decide(observation).commands), StartGrafting) == ["1"]

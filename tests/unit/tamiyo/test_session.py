@@ -54,7 +54,7 @@ def test_a_whole_life(daemon: SmallDaemon, tmp_path: Path) -> None:
     grown = state_pb2.SeedState(
         seed_id="7", stage=v.SEED_STAGE_TRAINING, site="conv1", blueprint_id="residual_conv", requested_by="operator"
     )
-    young, old = state_pb2.SeedState(stage_steps=20), state_pb2.SeedState(stage_steps=200)
+    young, old = state_pb2.SeedState(stage_steps=20), state_pb2.SeedState(stage_steps=300)
     young.MergeFrom(grown)
     old.MergeFrom(grown)
     kept = state_pb2.SeedState(seed_id="7", stage=v.SEED_STAGE_FOSSILIZED, site="conv1", blueprint_id="residual_conv")
