@@ -115,6 +115,11 @@ class Trainer:
         self._packet_probe = PacketProbe(growth, settings.policy.packet_every_steps)
         self._num_packets = 0
         self._bare_step_flops = 0.0
+        # Read at every step, so kept at hand.
+        self._num_steps = settings.run.num_steps
+        self._log_every = training.log_every_steps
+        self._validate_every = training.validate_every_steps
+        self._packet_every = settings.policy.packet_every_steps
 
     # The run
 
@@ -195,7 +200,7 @@ class Trainer:
 
     def _safe_point(self, epoch_ended: bool) -> None:
         """Log, validate and send packets when they are due; answer commands; stand still while paused or halted."""
-        step, log_every = self._progress.global_step, self._settings.training.log_every_steps
+        step, log_every = self._progress.global_step, self._log_every
         if self.safety.level >= EmergencyLevel.ELEVATED:
             log_every = max(1, log_every // 5)
         if step % log_every == 0:
@@ -208,16 +213,12 @@ class Trainer:
 
     def _keep_dates(self, step: int, epoch_ended: bool) -> None:
         """Validation and packets, each at its own interval, or at the epoch's end."""
-        validate_every, packet_every = (
-            self._settings.training.validate_every_steps,
-            self._settings.policy.packet_every_steps,
-        )
-        if epoch_ended if validate_every == 0 else step % validate_every == 0:
+        if step % self._validate_every == 0 if self._validate_every else epoch_ended:
             self._validate()
         if epoch_ended:
             self._progress.epoch = self._feed.epoch
             self._send_packet("epoch_end")
-        elif packet_every > 0 and step % packet_every == 0:
+        elif self._packet_every and step % self._packet_every == 0:
             self._send_packet("interval")
 
     def _log(self) -> None:
@@ -298,8 +299,11 @@ class Trainer:
 
     @property
     def _is_over(self) -> bool:
-        num_steps = self._settings.run.num_steps
-        return 0 < num_steps <= self._progress.global_step or self._standing.is_stopping or self._bridge.stop_requested
+        return (
+            0 < self._num_steps <= self._progress.global_step
+            or self._standing.is_stopping
+            or self._bridge.stop_requested
+        )
 
     def _finish(self) -> None:
         """Final validation, last packet, last state; nothing but the state when the daemon itself is leaving."""
