@@ -119,7 +119,7 @@ class Prober:
         def look(h: Tensor) -> Tensor:
             leaf = h.detach().requires_grad_()
             seen.append((leaf, seed.averaged_delta(leaf.detach().contiguous(), 1.0).detach()))
-            return leaf
+            return leaf.clone()  # the host may go on in place, which a leaf does not allow
 
         with self._quiet(seed), torch.enable_grad(), overriding(slot, look):
             loss = self._host.loss(self._host.forward(inputs), targets)
