@@ -21,7 +21,15 @@ MAX_MESSAGE_CHARS = 1024
 MAX_FACT_CHARS = 256
 MAX_VIOLATIONS = 16
 
-_RETRY_S = {"RESOURCE_EXHAUSTED": 1.0, "UNAVAILABLE": 2.0}
+_RETRY_S = {
+    "COMMAND_BOX_FULL": 1.0,
+    "NONCE_CAPACITY": 5.0,
+    "TOO_MANY_STREAMS": 1.0,
+    "PACED_OUT": 1.0,
+    "DRAINING": 2.0,
+    "JOURNAL_UNAVAILABLE": 2.0,
+}
+"""Refusals that pass by themselves. A finished run or a full set of seeds does not: to ask again would be in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ def code_of(error: EsperdError) -> grpc.StatusCode:
 def retry_after_s(error: EsperdError) -> float | None:
     """After how many seconds another try makes sense; None when it never does by itself."""
     told = error.metadata.get("retry_after_s")
-    return float(told) if told is not None else _RETRY_S.get(error.entry.status)
+    return float(told) if told is not None else _RETRY_S.get(error.reason)
 
 
 def command_error(refusal: Refusal) -> command_pb2.CommandError:

@@ -99,7 +99,7 @@ class Garden:
         site = slot.site
         if step < site.embargoed_until_step or self.clock() < site.embargoed_until_unix_s:
             return True
-        return any(remains.blocks and remains.view.site == site.path for remains in self.remains)
+        return self._is_recovering(site.path)
 
     def enter(self, seed: Seed, target: Stage, step: int, cause: str, gate: GateResult | None) -> None:
         """Give a seed its next stage, and tell."""
@@ -140,13 +140,19 @@ class Garden:
             module_type=type(site.module).__name__,
             activation_shape=spec.shape,
             dtype=str(spec.dtype).removeprefix("torch."),
-            vacant=slot.grafted is None and len(slot.fossils) < self.settings.max_fossils_per_site,
+            vacant=slot.grafted is None
+            and len(slot.fossils) < self.settings.max_fossils_per_site
+            and not self._is_recovering(site.path),
             num_fossils=len(slot.fossils),
             live_seed_ids=tuple(seed.seed_id for seed in slot.live),
             embargoed_until_step=site.embargoed_until_step,
             embargoed_until_unix_s=site.embargoed_until_unix_s,
             offers=self._offers_at(spec.shape, spec.seed_dtype),
         )
+
+    def _is_recovering(self, site: str) -> bool:
+        """Whether the remains of a culled seed still block the site."""
+        return any(remains.blocks and remains.view.site == site for remains in self.remains)
 
     def _offers_at(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[BlueprintOffer, ...]:
         """What may grow at a shape, with its cost there; computed once for each shape."""
