@@ -113,7 +113,7 @@ class Entrance(grpc.GenericRpcHandler):
         self._log = log
         self.num_streams = 0
         self._handlers = {route.method: self._handler(route) for route in routes}
-        self._unknown: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
+        self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
 
     @property
     def methods(self) -> tuple[str, ...]:
