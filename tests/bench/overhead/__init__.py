@@ -1,0 +1,1 @@
+"""Benchmark: what training in esperd costs over the bare loop."""

@@ -1,0 +1,112 @@
+"""Two loops side by side, in one thread of one process, block by block: what one costs over the other.
+
+Training thread. Every figure is a ratio or a difference of neighbouring blocks, and the time in which the kernel let the
+thread wait for a processor (other programs' doing) is left out where the kernel tells it; waiting for the
+interpreter, which is our own doing, is in.
+"""
+
+import random
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.load import LoadProcess, Tally
+from tests.bench.overhead.workload import Loop
+
+WARM_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two neighbouring blocks of as many steps."""
+
+    bare_s: float
+    ours_s: float
+    num_steps: int
+
+    @property
+    def ratio(self) -> float:
+        """How much longer ours took."""
+        return self.ours_s / self.bare_s
+
+    @property
+    def extra_us(self) -> float:
+        """Microseconds that ours took longer, a step."""
+        return (self.ours_s - self.bare_s) / self.num_steps * 1e6
+
+
+def timed(loop: Loop, num_steps: int) -> float:
+    """Seconds for so many steps, without those spent in the queue for a processor."""
+    began_s, queued_s = time.perf_counter(), _queued_s()
+    loop(num_steps)
+    return time.perf_counter() - began_s - (_queued_s() - queued_s)
+
+
+def step_s(loop: Loop) -> float:
+    """About how long a step takes."""
+    loop(3)
+    return min(timed(loop, 3) for _ in range(5)) / 3
+
+
+def idle(bare: Loop, ours: Loop, *, seconds: float, block_steps: int = 10) -> list[Pair]:
+    """Short blocks in turns, who begins changing from pair to pair."""
+    bare(block_steps)
+    ours(block_steps)
+    pairs: list[Pair] = []
+    end_s = time.perf_counter() + seconds
+    while time.perf_counter() < end_s or len(pairs) < 4:
+        if len(pairs) % 2:
+            ours_s, bare_s = timed(ours, block_steps), timed(bare, block_steps)
+        else:
+            bare_s, ours_s = timed(bare, block_steps), timed(ours, block_steps)
+        pairs.append(Pair(bare_s, ours_s, block_steps))
+    return pairs
+
+
+def loaded(
+    bare: Loop, ours: Loop, loads: Sequence[LoadProcess], *, rounds: int, block_s: float
+) -> tuple[list[Pair], list[list[Tally]]]:
+    """Blocks of ours under load between blocks of the bare loop without; and what each load did in each round."""
+    num_steps = max(5, round(block_s / step_s(bare)))
+    warm_steps = max(3, round(WARM_S / step_s(bare)))
+    bare_s = [timed(bare, num_steps)]
+    ours_s, tallies = [], []
+    for _ in range(rounds):
+        for load in loads:
+            load.on()
+        ours(warm_steps)
+        ours_s.append(timed(ours, num_steps))
+        tallies.append([_off(load, ours) for load in loads])
+        bare(warm_steps)
+        bare_s.append(timed(bare, num_steps))
+    pairs = [
+        Pair((before + after) / 2, between, num_steps)
+        for before, between, after in zip(bare_s, ours_s, bare_s[1:], strict=False)
+    ]
+    return pairs, tallies
+
+
+def interval(values: Sequence[float], *, draws: int = 400) -> tuple[float, float, float]:
+    """The median, and a 95 % confidence interval of it from resampling."""
+    source = random.Random(0)
+    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
+    return statistics.median(values), medians[int(0.025 * draws)], medians[int(0.975 * draws) - 1]
+
+
+def _queued_s() -> float:
+    """Seconds for which this thread has been ready to run while no processor was free; 0 where nobody counts."""
+    try:
+        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1]) * 1e-9
+    except OSError:
+        return 0.0
+
+
+def _off(load: LoadProcess, ours: Loop) -> Tally:
+    """Switch a load off; commands and emergencies on their way need safe points to be answered."""
+    load.begin_off()
+    while not load.is_off:
+        ours(1)
+    return load.result()
