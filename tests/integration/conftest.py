@@ -4,7 +4,7 @@ import contextlib
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,14 +18,28 @@ SETTLE_S = 10.0
 """How long what a test has ended may take to be gone."""
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on the item whether it has failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def _leaves_nothing_behind() -> Iterator[None]:
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """A thread, a file descriptor or a process that outlives its test fails it.
 
-    Set up before every other fixture, so it looks when all of them have ended what they began.
+    Set up before every other fixture, so it looks when all of them have ended what they began. The traceback of a test
+    that failed holds on to what its frames hold, so only those that passed are looked at.
     """
     before = _inventory()
     yield
+    if request.node.stash.get(FAILED, False):
+        return
     deadline_s = time.monotonic() + SETTLE_S
     while left := _inventory() - before:
         if time.monotonic() > deadline_s:
