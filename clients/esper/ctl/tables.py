@@ -162,7 +162,7 @@ def sites(found: Iterable[state_pb2.Site]) -> str:
         ]
         header = ("  BLUEPRINT", "TIER", "RISK", "PARAMS", "FORWARD FLOPS", "ACTIVATION BYTES")
         blocks.append(columns(header, rows, "  nothing may grow here"))
-    return "\n".join(blocks) or "no sites; name some in [growth] sites"
+    return "\n".join(blocks) or "no sites: the run is still starting, or [growth] sites names none"
 
 
 def optimizers(found: Iterable[state_pb2.OptimizerGroup]) -> str:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BOOKMARK_S = 1
 """A sign of life from the daemon so often."""
+FIRST_LOOK_S = 0.05
+"""How often to look whether the first snapshot has come."""
 STALE_S = 3.0
 """Silence after which the numbers count as old."""
 LIVE = frozenset({"GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY"})
@@ -158,7 +160,8 @@ async def _follow(
         reader = asyncio.create_task(_read(client, picture), name="watch-reader")
         try:
             while not reader.done() and not picture.over:
-                await asyncio.wait([reader], timeout=interval_s)
+                seen = picture.seen_s > -math.inf
+                await asyncio.wait([reader], timeout=interval_s if seen else FIRST_LOOK_S)
                 if picture.seen_s > -math.inf:
                     say(shown(picture, time.monotonic()))
             if reader.done():

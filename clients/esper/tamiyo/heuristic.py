@@ -135,7 +135,7 @@ class HeuristicPolicy:
 
     def _round(self, observation: Observation) -> list[Germinate]:
         """The candidates of a new round, best expected ones first at each site."""
-        sites = [site for site in observation.sites if site.vacant and not observation.at(site.site)]
+        sites = [site for site in observation.sites if site.is_open(observation.step) and not observation.at(site.site)]
         chosen = self._sites([(site, self._choices(observation, site)) for site in sites])
         if not chosen:
             return []

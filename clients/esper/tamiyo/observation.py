@@ -92,12 +92,18 @@ class Site:
     activation_shape: tuple[int, ...] = ()
     """Batch size first, as last seen."""
     num_fossils: int = 0
+    embargoed_until_step: int = 0
+    """Blocked until this step after a cull."""
     offers: tuple[Offer, ...] = ()
 
     @property
     def rank(self) -> int:
         """Number of dimensions: 4 for images, 3 for sequences, 2 for plain rows."""
         return len(self.activation_shape)
+
+    def is_open(self, step: int) -> bool:
+        """Whether a seed may germinate here at this step."""
+        return self.vacant and step >= self.embargoed_until_step
 
     def offer(self, blueprint_id: str) -> Offer | None:
         """The offer of this blueprint, if the site admits it."""
@@ -168,7 +174,7 @@ class Observation:
     """0 all clear to 4 halt."""
     host_step_flops: float = 0.0
     batch_size: int = 0
-    """Samples in a batch, as far as the sites show it."""
+    """Samples in a batch, from the run's speed; 0 while unknown."""
     memory_used: float = math.nan
     """Share of the device's memory in use, 0 to 1."""
     seeds: tuple[Seed, ...] = ()

@@ -1,7 +1,7 @@
 """Translates a SystemStatePacket into an observation.
 
 Policy process. With `wire` the only modules of the policy that know protobuf. A packet carries only the sites that
-changed, so the reader keeps what it saw of the others.
+changed, and the run only now and then, so the reader keeps what it saw of them.
 """
 
 import math
@@ -28,6 +28,7 @@ class PacketReader:
 
     def __init__(self) -> None:
         self._sites: dict[str, Site] = {}
+        self._batch_size = 0
 
     def take_sites(self, sites: Iterable[state_pb2.Site]) -> None:
         """Take the sites that changed, or all of them, over those known before; their order stays."""
@@ -36,7 +37,8 @@ class PacketReader:
     def read(self, packet: state_pb2.SystemStatePacket) -> Observation:
         """The moment that a packet describes, without its past."""
         self.take_sites(packet.sites)
-        sites = tuple(self._sites.values())
+        # The run's speed tells the batch size; a site's shape may be that of a small sample.
+        self._batch_size = round(packet.run.samples_per_s * packet.run.step_ms / 1e3) or self._batch_size
         seeds = tuple(_seed(seed) for seed in packet.seed_states)
         return Observation(
             run_id=packet.training_run_id,
@@ -50,10 +52,10 @@ class PacketReader:
             training_loss=packet.training_loss,
             emergency_level=packet.emergency_level,
             host_step_flops=packet.host_step_flops,
-            batch_size=next((site.activation_shape[0] for site in sites if site.activation_shape), 0),
+            batch_size=self._batch_size,
             memory_used=_memory_used(packet.hardware_context),
             seeds=seeds,
-            sites=sites,
+            sites=tuple(self._sites.values()),
         )
 
 
@@ -86,7 +88,14 @@ def _site(site: state_pb2.Site) -> Site:
     offers = tuple(
         Offer(offer.blueprint_id, _cost(offer.cost), offer.risk, tier_name(offer.tier)) for offer in site.offers
     )
-    return Site(site.site, site.vacant, tuple(site.activation_shape), site.num_fossils, offers)
+    return Site(
+        site.site,
+        site.vacant,
+        tuple(site.activation_shape),
+        site.num_fossils,
+        site.embargoed_until_step,
+        offers,
+    )
 
 
 def _cost(cost: state_pb2.Cost) -> Cost:

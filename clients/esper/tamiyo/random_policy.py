@@ -43,7 +43,7 @@ class RandomPolicy:
         places = [
             (site, offer)
             for site in observation.sites
-            if site.vacant
+            if site.is_open(observation.step)
             for offer in site.offers
             if offer.risk < self.settings.max_risk and offer.tier != "HIGH_RISK"
         ]

@@ -17,7 +17,7 @@ HOST_STEP_FLOPS = 64 * 42_000.0
 
 def site(name: str = "conv1", *, vacant: bool = True, rank: int = 4, offers: Sequence[Offer] = CONV_OFFERS) -> Site:
     shape = {4: (BATCH, 8, 4, 4), 3: (BATCH, 64, 32), 2: (BATCH, 32)}[rank]
-    return Site(name, vacant, shape, 0, tuple(offers))
+    return Site(name, vacant, shape, offers=tuple(offers))
 
 
 def flat(step: int, loss: float = 0.5, every: int = 25, since: int = 0) -> tuple[Point, ...]:

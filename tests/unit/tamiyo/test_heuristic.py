@@ -145,6 +145,13 @@ def test_risky_blueprints_are_not_chosen() -> None:
     assert policy().decide(moment(sites=(site(offers=offers),))).commands == ()
 
 
+def test_embargoed_site_is_left_alone() -> None:
+    """After a cull a site is blocked until its step."""
+    blocked = replace(site(), embargoed_until_step=501)
+    assert policy().decide(moment(500, sites=(blocked,))).commands == ()
+    assert germinations(policy().decide(moment(501, sites=(blocked,), history=flat(501))))
+
+
 def test_conservative_run_gets_nothing_new() -> None:
     """From emergency level 3 on nothing is germinated."""
     assert policy().decide(moment(emergency_level=3)).commands == ()
