@@ -1,8 +1,8 @@
 """Two loops side by side, in one thread of one process, block by block: what one costs over the other.
 
-Training thread. Every figure is a ratio or a difference of neighbouring blocks, and the time in which the kernel let the
-thread wait for a processor (other programs' doing) is left out where the kernel tells it; waiting for the
-interpreter, which is our own doing, is in.
+Training thread. Every figure is a ratio or a difference of neighbouring blocks. The time in which the kernel let the
+thread wait for a processor (other programs' doing) is left out where the kernel tells it; waiting for the interpreter,
+which is our own doing, is in.
 """
 
 import random
