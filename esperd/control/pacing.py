@@ -17,6 +17,10 @@ MESSAGE_UNITS = 0.4
 """A message on an open stream, relative to a unary call (40 to 67 us against 85 to 140 us)."""
 COMMAND_UNITS = 0.1
 """One command inside a batch, relative to a unary call."""
+HANDOVER_FACTOR = 2.0
+"""Training time lost for each second of the loop's processor time: besides running, each call makes the training thread
+wait for the interpreter. 1,000 calls a second cost 15 % of training with steps of 3.4 ms and 34 % with steps of 0.22 ms
+(research/ceilings.md) at 10 to 14 % of processor time: a factor between 1.3 and 3."""
 _SMOOTHING = 0.3
 _MIN_UNITS = 10.0
 """A window with fewer calls says more about everything else than about calls."""
@@ -32,6 +36,11 @@ class CallMeter:
         self._units = 0.0
         self._own_s = 0.0
         self._window_began_s: float | None = None
+
+    @property
+    def price_s(self) -> float:
+        """Seconds of training that one call takes."""
+        return self.unit_cost_s * HANDOVER_FACTOR
 
     def count(self, units: float) -> None:
         """Note calls that were answered, in units of a unary call."""
@@ -124,7 +133,7 @@ class Pacer:
         now_s = self._monotonic()
         self._balance_s = min(self._burst_s, self._balance_s + (now_s - self._filled_at_s) * self._share)
         self._filled_at_s = now_s
-        self._balance_s -= units * self._meter.unit_cost_s
+        self._balance_s -= units * self._meter.price_s
         return max(0.0, -self._balance_s / self._share)
 
     async def _refuse(self, units: float) -> None:
@@ -132,7 +141,7 @@ class Pacer:
         self.num_refused += 1
         self.num_refusing += 1
         try:
-            await self._sleep(self._refusal_delay_s + self.num_refusing * units * self._meter.unit_cost_s / self._share)
+            await self._sleep(self._refusal_delay_s + self.num_refusing * units * self._meter.price_s / self._share)
         finally:
             self.num_refusing -= 1
         raise EsperdError("PACED_OUT", retry_after_s=self._refusal_delay_s)

@@ -5,9 +5,14 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from tests.integration.control.stage import Theatre, open_stage
+
+# grpc.aio keeps one poller thread for as long as any server or channel lives, and pytest holds on to a test's fixtures
+# past its end. Started here, the thread is nobody's leak.
+grpc.aio.init_grpc_aio()
 
 
 @pytest.fixture

@@ -60,8 +60,7 @@ class Policy:
 async def reason_of(policy: Policy) -> str:
     """Why a session was refused or ended."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while True:
-            await policy.read()
+        await policy.read_until("the end")
     return decode_rpc_error(caught.value, "").reason
 
 

@@ -34,12 +34,12 @@ class World:
 
 
 async def test_a_flood_takes_its_share_and_no_more() -> None:
-    """1,000 calls of 1 ms at a share of 10 % take ten seconds, less the burst; none is lost."""
+    """1,000 calls at a share of 10 % take ten times what they cost training, less the burst; none is lost."""
     world = World()
     pacer = world.pacer()
     for _ in range(1000):
         await pacer.admit()
-    assert world.wall_s == pytest.approx((1000 - 10) * 0.001 / 0.1)
+    assert world.wall_s == pytest.approx((1000 * world.meter.price_s - 0.01) / 0.1)
     assert pacer.num_refused == 0
 
 

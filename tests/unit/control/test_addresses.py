@@ -1,0 +1,89 @@
+"""Where the daemon listens, and whose socket it leaves alone."""
+
+import contextlib
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from esperd.control.addresses import bind, check_address
+from esperd.leyline.errors import EsperdError
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:5000", "example.org:1", "127.0.0.1:99999", "127.0.0.1", "nonsense", "10.0.0.1:1"]
+)
+def test_only_loopback(address: str) -> None:
+    """Without TLS nothing but this machine may reach the daemon."""
+    with pytest.raises(EsperdError) as refused:
+        check_address(address)
+    assert refused.value.reason == "ADDRESS_UNUSABLE"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "[::1]:50051", "unix:/tmp/x.sock"])
+def test_what_is_served(address: str) -> None:
+    """Loopback and Unix sockets."""
+    check_address(address)
+
+
+def test_long_paths_are_refused() -> None:
+    """The kernel would cut them."""
+    with pytest.raises(EsperdError, match="100"):
+        check_address("unix:/" + "x" * 100)
+
+
+@contextlib.asynccontextmanager
+async def server() -> AsyncIterator[grpc.aio.Server]:
+    made = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    yield made
+    await made.stop(None)
+
+
+async def test_a_stale_socket_is_replaced_and_protected(directory: Path) -> None:
+    """A file that nobody answers on is removed; the new one lets owner and group in."""
+    path = Path("s.sock")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(path))
+    async with server() as made:
+        bound = bind(made, f"unix:{path}")
+        await made.start()
+        assert bound == f"unix:{directory}/s.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+async def test_a_live_socket_is_left_alone(directory: Path) -> None:
+    """Two daemons never share a path; the second is told."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as live:
+        live.bind("s.sock")
+        live.listen()
+        async with server() as made:
+            with pytest.raises(EsperdError, match="another daemon"):
+                bind(made, "unix:s.sock")
+        assert Path("s.sock").exists()
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(directory: Path) -> None:
+    """Somebody's notes are not removed."""
+    Path("s.sock").write_text("notes")
+    async with server() as made:
+        with pytest.raises(EsperdError, match="not a socket"):
+            bind(made, "unix:s.sock")
+    assert Path("s.sock").read_text() == "notes"
+
+
+async def test_a_taken_port_is_told(directory: Path) -> None:
+    """Without SO_REUSEPORT the second server fails loudly."""
+    async with server() as first, server() as second:
+        address = bind(first, "127.0.0.1:0")
+        assert not address.endswith(":0")
+        with pytest.raises(EsperdError, match="taken"):
+            bind(second, address)
