@@ -9,7 +9,7 @@ from dataclasses import replace
 from esperd.kasmina import gates
 from esperd.kasmina.alpha import AlphaRamp
 from esperd.kasmina.garden import Garden
-from esperd.kasmina.guard import Trip, as_trained
+from esperd.kasmina.guard import TOLERATED_HARM, Trip
 from esperd.kasmina.isolation import differential_probe
 from esperd.kasmina.judgement import Judgement
 from esperd.kasmina.lifecycle import CANDIDATE, Event, check_operation, may_auto_advance, next_rule
@@ -241,9 +241,9 @@ class Gardener:
         seed.next_look_step = step + garden.settings.probe_every_steps
         batches = garden.host.probe_batches(garden.settings.probe_units)
         before = garden.prober.flops
-        variant = as_trained(seed) if judgement is None else Variant(seed.alpha_value)
-        without, with_seed = garden.prober.losses(slot, seed, [OFF, variant], batches)
-        self._note_trip(garden.guard.take(seed, without, with_seed))
+        without, with_seed = garden.prober.losses(slot, seed, [OFF, Variant(seed.alpha_value)], batches)
+        tolerance = TOLERATED_HARM * seed.reference_loss
+        self._note_trip(garden.guard.take(seed, without, with_seed, tolerance))
         if judgement is not None:
             garden.judging_flops += garden.prober.flops - before
             judgement.take(without, with_seed)

@@ -102,17 +102,15 @@ class ProbeWatch:
     def upper(self) -> float:
         """99 % upper bound on what the seed is worth now; infinite without two differences, -inf if one is not finite.
 
-        The lower of the window's and the newest probe's, since a seed that has just turned bad has a good past. A
-        plain z bound: it guards, it does not measure (see `evidence` for that).
+        A plain z bound over a short window: it guards, it does not measure (see `evidence` for that).
         """
-        together = [difference for probe in self._probes for difference in probe]
-        newest = self._probes[-1] if self._probes else ()
-        return min(_upper(together), _upper(newest))
-
-    @property
-    def trips(self) -> bool:
-        """Whether the seed does harm."""
-        return self.upper < 0.0
+        values = [difference for probe in self._probes for difference in probe]
+        if not all(map(math.isfinite, values)):
+            return -math.inf
+        if len(values) < 2:
+            return math.inf
+        mean, std = _mean_and_std(values)
+        return mean + PROBE_Z * std / math.sqrt(len(values))
 
     def state(self) -> list[list[float]]:
         """The window, oldest probe first; `ProbeWatch(state)` goes on from it."""
@@ -137,15 +135,6 @@ def confirms_harm(losses_with: Sequence[float], losses_without: Sequence[float])
     differences = [a - b for a, b in zip(losses_with, losses_without, strict=True)]
     mean, std = _mean_and_std(differences)
     return mean > CONFIRMATION_SES * std / math.sqrt(len(differences))
-
-
-def _upper(values: Sequence[float]) -> float:
-    if not all(map(math.isfinite, values)):
-        return -math.inf
-    if len(values) < 2:
-        return math.inf
-    mean, std = _mean_and_std(values)
-    return mean + PROBE_Z * std / math.sqrt(len(values))
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
