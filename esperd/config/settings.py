@@ -132,7 +132,7 @@ class GrowthSettings:
     """Decide by the betting e-process instead of the asymptotic confidence sequence."""
     max_output_ratio: float = 0.5
     """rms(delta)/rms(activation) at the end of TRAINING, at most."""
-    max_step_time_ratio: float = 4.0
+    max_step_time_ratio: float = 10.0
     """Step time with the seed over the baseline, at most (G3)."""
     isolation_check_every_steps: int = 200
     """Steps between differential isolation probes."""
