@@ -61,8 +61,10 @@ def test_a_short_demo_prints_one_object_and_leaves_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_ctrl_c_ends_every_process_of_the_demo() -> None:
-    """Exit code 130, and no daemon, policy or worker goes on."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_breaking_the_demo_off_ends_every_process_of_it(number: signal.Signals) -> None:
+    """Exit code 130, no daemon, policy or worker goes on, and no file stays."""
+    before = demo_folders()
     demo = start_demo("--random-seeds", "2")
     deadline_s = time.monotonic() + 60
     while len(descendants(demo.pid)) < 3:
@@ -70,8 +72,9 @@ def test_ctrl_c_ends_every_process_of_the_demo() -> None:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     children = descendants(demo.pid)
-    os.killpg(demo.pid, signal.SIGINT)
+    os.killpg(demo.pid, number)
     demo.communicate(timeout=60)
     assert demo.returncode == 130
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+    assert demo_folders() == before

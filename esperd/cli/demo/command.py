@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from esperd.cli.demo.configuration import DemoFiles, make_demo_files, make_run_f
 from esperd.cli.demo.grown_run import run_grown
 from esperd.cli.demo.live import LiveLine
 from esperd.cli.demo.report import Measured, print_next_commands, print_table, to_json
-from esperd.cli.demo.results import GrownRun, RunResult
+from esperd.cli.demo.results import ARMS, GrownRun, RunResult
 from esperd.cli.demo.schedule import Schedule
 from esperd.cli.demo.tasks import TASKS, DemoTask, Option
 from esperd.cli.demo.worker_process import WorkerProcess
@@ -38,8 +39,11 @@ def run_demo(task_name: str, num_random_seeds: int, num_steps: int | None, *, as
     root = Path(tempfile.mkdtemp(prefix="esperd-demo-", dir="/tmp"))
     try:
         measured = asyncio.run(_measure(task, num_random_seeds, num_steps or task.num_steps, root, console))
-    except BaseException:
-        _leave(root, keep=True, console=console)
+    except asyncio.CancelledError:
+        shutil.rmtree(root)
+        raise click.Abort from None
+    except BaseException as error:
+        _leave(root, keep=not isinstance(error, KeyboardInterrupt), console=console)
         raise
     _tell(measured, console, as_json=as_json)
     _leave(root, keep=keep, console=console)
@@ -62,7 +66,8 @@ def _leave(root: Path, *, keep: bool, console: Console) -> None:
 
 
 async def _measure(task: DemoTask, num_random_seeds: int, num_steps: int, root: Path, console: Console) -> Measured:
-    with LiveLine(console) as line:
+    _end_orderly_on_signals()
+    with LiveLine(console, len(ARMS) * num_random_seeds) as line:
         num_processors = len(os.sched_getaffinity(0))
         schedule = Schedule(num_processors, root, line.set_progress)
         plan = _Plan(task, num_steps, make_demo_files(root, time.time()), schedule, line.show)
@@ -75,6 +80,14 @@ async def _measure(task: DemoTask, num_random_seeds: int, num_steps: int, root: 
         {arm: [results[seed] for seed in seeds] for arm, results in plan.results.items()},
         [plan.tamiyo[seed] for seed in seeds],
     )
+
+
+def _end_orderly_on_signals() -> None:
+    """A Ctrl-C cancels the demo already; being told to end, or losing the terminal, shall do the same."""
+    demo = asyncio.current_task()
+    assert demo is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, demo.cancel)
 
 
 @dataclass(slots=True)

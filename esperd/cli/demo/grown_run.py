@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
-from esper.client.errors import Unreachable
+from esper.client.errors import LeylineError, Unreachable
 from esper.leyline.v1.command_pb2 import Command
 from esper.leyline.v1.state_pb2 import Run, SeedState
 from esper.leyline.v1.vocabulary_pb2 import (
@@ -57,6 +57,8 @@ async def run_grown(name: str, demo: DemoFiles, files: RunFiles, policy_argument
                 result = await _read_result(client, run, seeds, daemon, policy)
             finally:
                 await policy.terminate()
+    except LeylineError as error:
+        raise daemon.failure(f"{daemon.name} stopped answering: {error.message}") from error
     finally:
         status = await daemon.terminate()
     if status != 0:

@@ -21,11 +21,12 @@ PREFIX = "SEED_STAGE_"
 class LiveLine:
     """Context manager around the part of the demo that takes time."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, num_runs: int) -> None:
         self._console = console
+        self._num_runs = num_runs
         self._status = Status("starting", console=console, spinner="dots", refresh_per_second=4)
         self._shown_s = -math.inf
-        self._progress = ""
+        self.set_progress(0)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -37,13 +38,13 @@ class LiveLine:
     ) -> None:
         self._status.stop()
 
-    def set_progress(self, num_done: int, num_total: int) -> None:
+    def set_progress(self, num_done: int) -> None:
         """How many runs of the whole demo are done."""
-        self._progress = f"{num_done}/{num_total} runs"
+        self._progress = f"{num_done}/{self._num_runs} runs"
 
     def show(self, text: str) -> None:
         """Say where things are."""
-        line = f"{self._progress}  {text}".strip()
+        line = f"{self._progress}  {text}"
         if self._console.is_terminal:
             self._status.update(line)
             return

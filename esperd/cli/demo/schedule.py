@@ -25,18 +25,17 @@ class Job:
 class Schedule:
     """A queue of jobs with one runner, and one worker process, per processor."""
 
-    def __init__(self, num_runners: int, directory: Path, on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, num_runners: int, directory: Path, on_progress: Callable[[int], None]) -> None:
         self._queue: asyncio.PriorityQueue[Job] = asyncio.PriorityQueue()
         self._order = itertools.count()
         self._on_progress = on_progress
-        self._num_asked = self._num_done = 0
+        self._num_done = 0
         self._workers = [
             WorkerProcess(f"worker {index}", directory / f"worker-{index}.log") for index in range(num_runners)
         ]
 
     def ask(self, priority: int, work: Callable[[WorkerProcess], Awaitable[None]]) -> None:
         """Add a job; it may use the runner's worker process."""
-        self._num_asked += 1
         self._queue.put_nowait(Job(priority, next(self._order), work))
 
     async def run(self) -> None:
@@ -56,7 +55,7 @@ class Schedule:
             job = await self._queue.get()
             await job.work(worker)
             self._num_done += 1
-            self._on_progress(self._num_done, self._num_asked)
+            self._on_progress(self._num_done)
             self._queue.task_done()
 
 

@@ -54,8 +54,8 @@ async def test_a_broken_worker_is_told_with_its_last_lines(tmp_path: Path) -> No
 async def test_jobs_go_by_priority_and_may_ask_for_more(tmp_path: Path) -> None:
     """One runner: the lowest number first, then what was asked for meanwhile."""
     seen: list[str] = []
-    progress: list[tuple[int, int]] = []
-    schedule = Schedule(1, tmp_path, lambda done, total: progress.append((done, total)))
+    progress: list[int] = []
+    schedule = Schedule(1, tmp_path, progress.append)
 
     def note(name: str, then: Callable[[], None] = lambda: None) -> Callable[[WorkerProcess], Awaitable[None]]:
         async def work(_: WorkerProcess) -> None:
@@ -68,13 +68,13 @@ async def test_jobs_go_by_priority_and_may_ask_for_more(tmp_path: Path) -> None:
     schedule.ask(0, note("first", lambda: schedule.ask(1, note("between"))))
     await schedule.run()
     assert seen == ["first", "between", "last"]
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert progress == [1, 2, 3]
 
 
 async def test_the_first_failure_ends_every_job(tmp_path: Path) -> None:
     """Jobs that run are cancelled and have cleaned up when `run` raises."""
     cleaned = []
-    schedule = Schedule(2, tmp_path, lambda done, total: None)
+    schedule = Schedule(2, tmp_path, lambda done: None)
     both = asyncio.Barrier(2)
 
     async def endless(_: WorkerProcess) -> None:
