@@ -91,9 +91,15 @@ class CommandBoard:
         self._settlements.setdefault(command_id, []).append(waiting)
         try:
             await asyncio.wait([waiting], timeout=timeout_s)
-            return waiting.result() if waiting.done() else None
+            return waiting.result() if waiting.done() and not waiting.cancelled() else None
         finally:
             self._forget(command_id, waiting)
+
+    def end_waits(self) -> None:
+        """Let every `wait_settled` answer now with what it has: the daemon drains."""
+        for futures in self._settlements.values():
+            for waiting in futures:
+                waiting.cancel()
 
     def _close(self, command_id: str) -> CommandRecord | None:
         record = self._open.pop(command_id, None)

@@ -79,10 +79,15 @@ class Recorder:
         self._records.append(record)
         self._start()
 
-    async def finish(self, within_s: float) -> None:
-        """Write what is left; what cannot be written in time is logged as lost."""
+    async def flush(self, within_s: float) -> None:
+        """Wait until what has come so far is written, or the time is over."""
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=within_s)
+
+    async def finish(self, within_s: float) -> None:
+        """Write what is left; what cannot be written in time is logged as lost."""
+        await self.flush(within_s)
+        if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
         lost = len(self._commands) + len(self._outcomes) + len(self._records)

@@ -45,6 +45,8 @@ from esperd.oona.journal import Journal
 
 COMMAND_STREAM = "/esper.leyline.v1.CommandService/CommandStream"
 HOUSEKEEPING_S = 0.1
+FLUSH_S = 1.0
+"""At a drain, how long the last outcomes may take to become durable before streams end."""
 URGENT_SHARE = 0.2
 """Part of the training share that refusals and reads on the emergency lane may take on top."""
 _TRAINING = (TrainerPhase.TRAINING, TrainerPhase.VALIDATING)
@@ -172,11 +174,16 @@ class ControlServer:
         deadline_s = time.monotonic() + grace_s
         self.conditions.drain()
         self._desk.is_draining = True
+        await self._desk.finish_accepting()
+        # Those who wait for an outcome that is there get it; then nobody waits any longer.
+        self._pump.take_all()
+        await self._recorder.flush(min(grace_s, FLUSH_S))
+        self._commands.end_waits()
         self._sessions.drain()
         self._telemetry.drain()
         self._state.feed.close("draining")
         self._commands.feed.close("draining")
-        await self._server.stop(grace_s)
+        await self._server.stop(max(0.0, deadline_s - time.monotonic()))
         self._remove_sockets()
         for chore in self._chores:
             chore.cancel()

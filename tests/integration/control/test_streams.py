@@ -314,3 +314,17 @@ async def test_drain_ends_every_stream_with_a_token(stage: Theatre) -> None:
     assert (await rest(server))[-1].state == server_service_pb2.SERVER_STATE_DRAINING
     await stop
     assert loop.time() - began_s < 4.0, "nothing waited for the grace to pass"
+
+
+async def test_drain_answers_those_who_wait_for_an_outcome(stage: Theatre) -> None:
+    """A waiting read is answered with what there is, long before its time is over."""
+    stage.trainer.holds_commands = True
+    accepted = (await submit(stage, fresh_command(stage))).command
+    request = command_service_pb2.GetCommandRequest(command_id=accepted.command_id, wait_ms=60_000)
+    waiting = asyncio.ensure_future(CommandServiceStub(stage.channel).GetCommand(request))
+    await eventually(lambda: bool(stage.server._commands._settlements))
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await stage.server.drain_and_stop(8.0)
+    assert (await waiting).command.state == 1
+    assert loop.time() - began_s < 4.0
