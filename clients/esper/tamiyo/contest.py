@@ -25,7 +25,7 @@ class ContestSettings:
     """Steps in TRAINING before a candidate is judged."""
     sequences_dwell_steps: int = 50
     """The same at sites whose activation is a sequence."""
-    patience: float = 4.0
+    patience: float = 5.0
     """A candidate that may not blend after this many dwells is culled."""
     min_samples: int = 64
     """Paired samples below which a bound is not used against a grafted seed."""
@@ -100,22 +100,22 @@ def _judge(
 def best(standings: list[Standing]) -> tuple[Standing, str]:
     """The candidate that goes on, and why.
 
-    A bare ratio of gain to FLOPs would always pick the smallest seed; rent asks for a gain that grows with the
-    logarithm of the FLOPs, as gate G4 does. Pre-blend gains rank blueprints well and single runs badly (rank
-    correlation 1.0 and 0.45), hence the prior among candidates whose bounds overlap.
+    Pre-blend gains rank blueprints well and single runs badly (rank correlation 1.0 and 0.45), and in a language model
+    they are far below what the seed brings later; hence the prior among candidates whose bounds overlap. FLOPs count
+    there, as rent: a bare ratio of gain to FLOPs would always pick the smallest seed.
     """
     measured = [standing for standing in standings if standing.measured]
     screened = [standing for standing in standings if standing.seed.first_order_gain]
     if not measured and screened:
         first = max(screened, key=lambda standing: (standing.estimate, standing.prior, standing.seed.seed_id))
-        return first, f"by first-order gain {first.estimate:.3g} net of rent; its contribution is not measured"
+        return first, f"by first-order gain {first.estimate:.3g}; its contribution is not measured"
     if not measured:
         first = max(standings, key=lambda standing: (standing.prior, standing.seed.seed_id))
         return first, "its blueprint is expected to bring most; nothing is measured"
     leader = max(measured, key=lambda standing: (standing.lower, standing.seed.seed_id))
     tied = [standing for standing in measured if standing.upper >= leader.lower]
     first = max(tied, key=lambda standing: (standing.prior, standing.lower, standing.seed.seed_id))
-    evidence = f"lower bound {first.lower:.3g} net of rent"
+    evidence = f"lower bound {first.lower:.3g}"
     if len(tied) == 1:
         return first, f"best {evidence}"
     return first, f"{evidence}; {len(tied)} candidates are not separated, its blueprint is expected to bring most"
@@ -127,16 +127,12 @@ def dwell_steps(site: Site, settings: ContestSettings) -> int:
 
 
 def _standing(observation: Observation, site: Site, seed: Seed, rent_ratio: float) -> Standing:
-    recipe = recipe_for(site.rank, seed.blueprint_id)
-    owed = rent(observation, seed.cost, rent_ratio)
-    loss = observation.loss if observation.loss == observation.loss else 1.0
-    prior = recipe.expected_gain - owed
+    prior = recipe_for(site.rank, seed.blueprint_id).expected_gain - rent(observation, seed.cost, rent_ratio)
     gain = seed.gain(PRE_BLEND)
     if gain is None:
-        estimate = seed.first_order_gain - owed * loss
-        return Standing(seed, estimate, estimate, estimate, prior, measured=False)
-    owed *= loss
-    return Standing(seed, gain.mean - owed, gain.lower - owed, gain.upper - owed, prior, measured=True)
+        screen = seed.first_order_gain
+        return Standing(seed, screen, screen, screen, prior, measured=False)
+    return Standing(seed, gain.mean, gain.lower, gain.upper, prior, measured=True)
 
 
 def _hopeless(observation: Observation, seed: Seed, dwell: int, settings: ContestSettings) -> str:

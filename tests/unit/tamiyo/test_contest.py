@@ -113,8 +113,8 @@ def test_harmful_candidate_is_culled() -> None:
 
 
 def test_impatience() -> None:
-    """A candidate that never gets to blend is given up after four dwells."""
-    assert ids(settle(seed("1", stage_steps=601))[0], Cull) == ["1"]
+    """A candidate that never gets to blend is given up after five dwells."""
+    assert ids(settle(seed("1", stage_steps=751))[0], Cull) == ["1"]
 
 
 def test_harmful_graft_is_culled() -> None:
