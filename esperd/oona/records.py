@@ -5,7 +5,7 @@ Times are wall time in seconds since 1970, passed in by the caller.
 """
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from esperd.leyline.commands import Outcome
 from esperd.leyline.views import NoticeEvent, TransitionEvent
@@ -227,7 +227,27 @@ class HistoryQuery:
 
 def as_accepted(record: CommandRecord, journal_revision: int) -> CommandRecord:
     """The record as the journal keeps it at acceptance."""
-    return replace(record, updated_unix_s=record.accepted_unix_s, journal_revision=journal_revision)
+    # Spelled out: dataclasses.replace costs five times as much, and this runs for every command.
+    return CommandRecord(
+        record.command_id,
+        record.request_id,
+        record.principal,
+        record.key_id,
+        record.method,
+        record.kind,
+        record.payload,
+        record.payload_sha256,
+        record.accepted_unix_s,
+        record.reason,
+        record.seed_id,
+        record.state,
+        record.global_step,
+        record.revision,
+        record.refusal_reason,
+        record.refusal_message,
+        record.accepted_unix_s,
+        journal_revision,
+    )
 
 
 def unique_name(record: HistoryRecord) -> str | None:
@@ -241,16 +261,25 @@ def unique_name(record: HistoryRecord) -> str | None:
 
 def as_settled(record: CommandRecord, outcome: Outcome, unix_s: float, journal_revision: int) -> CommandRecord:
     """The record with its outcome."""
-    return replace(
-        record,
-        state=outcome.state,
-        global_step=outcome.global_step,
-        revision=outcome.revision,
-        seed_id=outcome.seed_id or record.seed_id,
-        refusal_reason="" if outcome.refusal is None else outcome.refusal.reason,
-        refusal_message="" if outcome.refusal is None else outcome.refusal.message,
-        updated_unix_s=unix_s,
-        journal_revision=journal_revision,
+    return CommandRecord(
+        record.command_id,
+        record.request_id,
+        record.principal,
+        record.key_id,
+        record.method,
+        record.kind,
+        record.payload,
+        record.payload_sha256,
+        record.accepted_unix_s,
+        record.reason,
+        outcome.seed_id or record.seed_id,
+        outcome.state,
+        outcome.global_step,
+        outcome.revision,
+        "" if outcome.refusal is None else outcome.refusal.reason,
+        "" if outcome.refusal is None else outcome.refusal.message,
+        unix_s,
+        journal_revision,
     )
 
 
