@@ -1,7 +1,7 @@
 """`esperctl watch`: the run on one line that stays in its place, or as plain lines in a pipe.
 
-One event loop. Old numbers are never shown as new: when nothing has come for a while, not even a bookmark, the line
-says for how long.
+Asks for run and seeds at every update: WatchState tells only of what changes the state's revision, not of each step.
+Old numbers are never shown as new: when no answer has come for a while, the line says for how long.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import click
 
 from esper.ctl import words
-from esper.ctl.connection import CALL_S, Where
+from esper.ctl.connection import Where
 from esper.ctl.output import as_values, count, duration, number
 from esper.failures import Failed, run_reporting
-from esper.leyline.v1 import state_pb2, state_service_pb2, vocabulary_pb2
+from esper.leyline.v1 import run_service_pb2, state_pb2, state_service_pb2, vocabulary_pb2
 
 if TYPE_CHECKING:
     from esper.client.aio import AsyncClient
 
-BOOKMARK_S = 1
-"""A sign of life from the daemon so often."""
-FIRST_LOOK_S = 0.05
-"""How often to look whether the first snapshot has come."""
+ANSWER_S = 2.0
+"""How long one look may wait for its answer."""
+GIVE_UP_S = 60.0
+"""Silence after which the watch ends."""
 STALE_S = 3.0
 """Silence after which the numbers count as old."""
 LIVE = frozenset({"GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY"})
@@ -40,25 +40,19 @@ class Picture:
     """The run as the watch has seen it."""
 
     run: state_pb2.Run = field(default_factory=state_pb2.Run)
-    seeds: dict[str, state_pb2.SeedState] = field(default_factory=dict)
+    seeds: list[state_pb2.SeedState] = field(default_factory=list)
     revision: int = 0
     seen_s: float = -math.inf
-    """When the last sign of life came."""
+    """When the last answer came."""
 
-    def take(self, message: state_service_pb2.WatchStateResponse, now_s: float) -> None:
-        """Bring the picture to the message's revision."""
+    def take(
+        self, run: run_service_pb2.GetRunResponse, seeds: state_service_pb2.ListSeedsResponse, now_s: float
+    ) -> None:
+        """Take in a fresh look."""
+        self.run = run.run
+        self.seeds = list(seeds.seeds)
+        self.revision = run.revision
         self.seen_s = now_s
-        self.revision = message.revision or self.revision
-        content = message.WhichOneof("content")
-        if content == "snapshot":
-            self.run = message.snapshot.run
-            self.seeds = {seed.seed_id: seed for seed in message.snapshot.seeds}
-        elif content == "delta":
-            if message.delta.HasField("run"):
-                self.run = message.delta.run
-            self.seeds |= {seed.seed_id: seed for seed in message.delta.seeds}
-            for seed_id in message.delta.removed_seed_ids:
-                self.seeds.pop(seed_id, None)
 
     @property
     def over(self) -> bool:
@@ -66,7 +60,7 @@ class Picture:
         return self.run.phase in ENDED
 
     def silent_s(self, now_s: float) -> float:
-        """Seconds since the last sign of life, 0 while that is short."""
+        """Seconds since the last answer, 0 while that is short."""
         silent_s = now_s - self.seen_s
         return silent_s if silent_s >= STALE_S else 0.0
 
@@ -79,7 +73,7 @@ def line(picture: Picture, now_s: float) -> str:
         parts.append(f"acc {run.metrics['accuracy']:.1%}")
     parts.append(f"{count(run.samples_per_s)} samples/s")
     left = run.num_steps_total - run.global_step
-    if run.num_steps_total and left > 0 and run.step_ms > 0:
+    if run.num_steps_total and left > 0 and run.step_ms > 0 and not picture.over:
         parts.append(f"ETA {duration(left * run.step_ms / 1e3)}")
     phase = words.phase(run.phase)
     if phase != "TRAINING":
@@ -88,8 +82,8 @@ def line(picture: Picture, now_s: float) -> str:
         parts.insert(0, f"EMERGENCY {words.level(run.emergency_level)}")
     if run.stall:
         parts.append(f"stalled: {run.stall}")
-    live = [_seed(seed) for seed in picture.seeds.values() if words.stage(seed.stage) in LIVE]
-    fossils = sum(words.stage(seed.stage) == "FOSSILIZED" for seed in picture.seeds.values())
+    live = [_seed(seed) for seed in picture.seeds if words.stage(seed.stage) in LIVE]
+    fossils = sum(words.stage(seed.stage) == "FOSSILIZED" for seed in picture.seeds)
     parts += live
     if fossils:
         parts.append(f"{fossils} fossilized")
@@ -105,7 +99,7 @@ def values(picture: Picture, now_s: float) -> str:
         "revision": str(picture.revision),
         "staleS": round(picture.silent_s(now_s), 1),
         "run": as_values(picture.run),
-        "seeds": [as_values(seed) for seed in picture.seeds.values()],
+        "seeds": [as_values(seed) for seed in picture.seeds],
     }
     return json.dumps(found)
 
@@ -156,26 +150,23 @@ async def _follow(
     from esper.client.aio import AsyncClient
 
     target = where.target()
-    async with AsyncClient(target.address, target.credentials, timeout_s=CALL_S) as client:
-        reader = asyncio.create_task(_read(client, picture), name="watch-reader")
-        try:
-            while not reader.done() and not picture.over:
-                seen = picture.seen_s > -math.inf
-                await asyncio.wait([reader], timeout=interval_s if seen else FIRST_LOOK_S)
-                if picture.seen_s > -math.inf:
-                    say(shown(picture, time.monotonic()))
-            if reader.done():
-                reader.result()
-        finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+    async with AsyncClient(target.address, target.credentials, timeout_s=ANSWER_S) as client:
+        while not picture.over:
+            await _look(client, picture)
+            say(shown(picture, time.monotonic()))
+            if not picture.over:
+                await asyncio.sleep(interval_s)
 
 
-async def _read(client: "AsyncClient", picture: Picture) -> None:
-    async for message in client.watch_state(latest=True, bookmark_interval_s=BOOKMARK_S):
-        picture.take(message, time.monotonic())
-        if picture.over:
-            return
+async def _look(client: "AsyncClient", picture: Picture) -> None:
+    """Bring the picture up to date; a daemon that was there is given some time to come back."""
+    from esper.client.errors import Unreachable
+
+    try:
+        picture.take(await client.run(), await client.seeds(), time.monotonic())
+    except Unreachable:
+        if time.monotonic() - picture.seen_s > GIVE_UP_S:
+            raise
 
 
 def _progress(run: state_pb2.Run) -> str:

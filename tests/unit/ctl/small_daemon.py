@@ -76,7 +76,8 @@ class SmallDaemon:
         """Every call but GetServerInfo is answered with this while it is set."""
         self.asked: list[commands.AdaptationCommand] = []
         self.frames: list[telemetry_pb.StreamTelemetryResponse] = []
-        self.states: list[state_pb.WatchStateResponse] = []
+        self.steps: list[int] = []
+        """GetRun tells these one by one; after the last the run has finished."""
         self.packets: list[state.SystemStatePacket] = []
         """What a policy's session is sent, one after each decision."""
         self.openings: list[policy_pb.SessionOpening] = []
@@ -150,6 +151,10 @@ class _Runs(run_grpc.RunServiceServicer):
 
     def GetRun(self, request: Any, context: Any) -> run_pb.GetRunResponse:  # noqa: N802
         self.daemon.admit(context, "RunService/GetRun")
+        if self.daemon.steps:
+            self.daemon.run.global_step = self.daemon.steps.pop(0)
+            if not self.daemon.steps:
+                self.daemon.run.phase = v.TRAINER_PHASE_FINISHED
         breaker = state.CircuitBreaker(name="isolation", state=v.CIRCUIT_BREAKER_STATE_CLOSED)
         return run_pb.GetRunResponse(run=self.daemon.run, revision=77, breakers=[breaker])
 
@@ -237,10 +242,6 @@ class _State(state_grpc.StateServiceServicer):
         self.daemon.admit(context, "StateService/GetOptimizers")
         group = state.OptimizerGroup(owner="host", optimizer_type="AdamW", hyperparameters={"lr": 0.003})
         return state_pb.GetOptimizersResponse(groups=[group], revision=77)
-
-    def WatchState(self, request: Any, context: Any) -> Iterator[state_pb.WatchStateResponse]:  # noqa: N802
-        self.daemon.admit(context, "StateService/WatchState")
-        yield from self.daemon.states
 
 
 class _Telemetry(telemetry_grpc.TelemetryServiceServicer):
