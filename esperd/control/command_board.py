@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from esperd.control.command_messages import watch_message
+from esperd.control.command_messages import watch_bytes
 from esperd.leyline.commands import Outcome
 from esperd.oona.feed import Feed
 from esperd.oona.feed_values import FeedItem, ResumeToken
@@ -121,5 +121,5 @@ class CommandBoard:
             return
         revision = self.feed.token.revision + 1
         token = ResumeToken(self._epoch, revision).encode()
-        data = watch_message(records, token).SerializeToString()
+        data = watch_bytes(records, token)
         self.feed.publish(revision, [FeedItem(revision, "commands", data, None)])

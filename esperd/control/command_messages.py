@@ -9,6 +9,7 @@ from esper.leyline.v1 import command_pb2, command_service_pb2
 
 from esperd.control.errors import command_error
 from esperd.control.shown import timestamp, wire
+from esperd.control.wire_bytes import submessage
 from esperd.leyline.commands import Refusal
 from esperd.oona.records import CommandRecord
 
@@ -18,13 +19,33 @@ CLEAR_EMERGENCY = "/esper.leyline.v1.EmergencyService/ClearEmergency"
 DAEMON = "daemon"
 """Principal and method of what the daemon itself tells the trainer."""
 
+_OTHER_PAYLOADS = frozenset({STOP_RUN, RAISE_EMERGENCY, CLEAR_EMERGENCY, DAEMON})
+"""Methods whose payload is no AdaptationCommand."""
+_REQUEST_FIELD = command_pb2.Command.REQUEST_FIELD_NUMBER
+_COMMANDS_FIELD = command_service_pb2.WatchCommandsResponse.COMMANDS_FIELD_NUMBER
+
+
+def command_bytes(record: CommandRecord) -> bytes:
+    """The same message as `command_message`, serialised, around the signed bytes of its request."""
+    head = _without_request(record).SerializeToString()
+    if record.method in _OTHER_PAYLOADS:
+        return head + submessage(_REQUEST_FIELD, _request(record).SerializeToString())
+    # Fields that come later win: the daemon's id, and the request id of a decision's command.
+    names = command_pb2.AdaptationCommand(command_id=record.command_id, request_id=record.request_id)
+    return head + submessage(_REQUEST_FIELD, record.payload + names.SerializeToString())
+
 
 def command_message(record: CommandRecord) -> command_pb2.Command:
     """The command as it stands in this record."""
+    message = _without_request(record)
+    message.request.CopyFrom(_request(record))
+    return message
+
+
+def _without_request(record: CommandRecord) -> command_pb2.Command:
     return command_pb2.Command(
         command_id=record.command_id,
         state=wire(record.state),
-        request=_request(record),
         principal=record.principal,
         accept_time=timestamp(record.accepted_unix_s),
         update_time=timestamp(record.updated_unix_s),
@@ -42,13 +63,11 @@ def refusal_of(record: CommandRecord) -> command_pb2.CommandError | None:
     return command_error(Refusal(record.refusal_reason, record.refusal_message))
 
 
-def watch_message(
-    records: Sequence[CommandRecord], resume_token: bytes, *, draining: bool = False
-) -> command_service_pb2.WatchCommandsResponse:
-    """One change of WatchCommands, or a bookmark when there are no records."""
-    return command_service_pb2.WatchCommandsResponse(
-        commands=[command_message(record) for record in records], resume_token=resume_token, draining=draining
-    )
+def watch_bytes(records: Sequence[CommandRecord], resume_token: bytes, *, draining: bool = False) -> bytes:
+    """One change of WatchCommands, or a bookmark when there are no records, serialised."""
+    tail = command_service_pb2.WatchCommandsResponse(resume_token=resume_token, draining=draining)
+    commands = [submessage(_COMMANDS_FIELD, command_bytes(record)) for record in records]
+    return b"".join(commands) + tail.SerializeToString()
 
 
 def _request(record: CommandRecord) -> command_pb2.AdaptationCommand:

@@ -16,7 +16,7 @@ from esperd.control.batches import read_batch, read_single
 from esperd.control.call import Call, Receive, Route, Send, Shape
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
-from esperd.control.command_messages import command_message, refusal_of, watch_message
+from esperd.control.command_messages import command_message, refusal_of, watch_bytes
 from esperd.control.entrance import Gate, parse
 from esperd.control.errors import InvalidRequest, Violation, command_error
 from esperd.control.pacing import COMMAND_UNITS, Pacer
@@ -175,10 +175,10 @@ class CommandService:
             for item in delivery.items:
                 await send(item.data)
             if delivery.is_bookmark:
-                await send(watch_message((), delivery.token.encode()).SerializeToString())
+                await send(watch_bytes((), delivery.token.encode()))
 
         async def drained(token: ResumeToken) -> None:
-            await send(watch_message((), token.encode(), draining=True).SerializeToString())
+            await send(watch_bytes((), token.encode(), draining=True))
 
         await follow(feed, subscription, bookmark_every_s=BOOKMARK_S, deliver=deliver, drained=drained)
 

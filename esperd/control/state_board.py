@@ -21,11 +21,10 @@ from esperd.control.deltas import (
     SiteChanged,
     changes,
 )
+from esperd.control.wire_bytes import submessage
 from esperd.leyline.views import Snapshot
 from esperd.oona.feed import Feed
 from esperd.oona.feed_values import Delivery, FeedItem, ResumeToken
-
-_DELTA_TAG = bytes([state_service_pb2.WatchStateResponse.DELTA_FIELD_NUMBER << 3 | 2])
 
 
 class StateBoard:
@@ -84,16 +83,7 @@ def _head(token: ResumeToken, num_conflated: int) -> bytes:
 
 def _delta_field(items: Iterable[FeedItem[None]]) -> bytes:
     body = b"".join(item.data for item in items)
-    return _DELTA_TAG + _varint(len(body)) + body if body else b""
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return submessage(state_service_pb2.WatchStateResponse.DELTA_FIELD_NUMBER, body) if body else b""
 
 
 def _delta(change: Change, snapshot: Snapshot) -> state_service_pb2.StateDelta:
