@@ -72,6 +72,8 @@ class HeuristicPolicy:
 
     def decide(self, observation: Observation) -> Decision:
         """Settle the contests that are due, then see whether a new round should begin."""
+        if observation.reason == "run_finished":
+            return Decision(rationale="the run has finished")
         commands, reasons = settle_contests(observation, self.settings.contest, self.settings.rent_ratio)
         obstacle = self._obstacle(observation)
         if obstacle:
@@ -86,8 +88,6 @@ class HeuristicPolicy:
 
     def _obstacle(self, observation: Observation) -> str:
         """Why no round may begin whatever the losses say; empty when one may."""
-        if observation.reason == "run_finished":
-            return "the run has finished"
         if observation.emergency_level >= CONSERVATIVE:
             return "the run is conservative"
         if observation.lr_phase != "stable":

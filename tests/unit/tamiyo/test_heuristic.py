@@ -173,6 +173,12 @@ def test_hold_out_turns_a_round_into_waiting() -> None:
     assert not germinations(decision)
 
 
+def test_a_finished_run_is_left_as_it_is() -> None:
+    """Nothing is asked of a run that is over."""
+    grown = seed("1", stage_steps=5_000, gains=pre_blend(-0.3, -0.4, -0.2))
+    assert policy().decide(moment(1_500, reason="run_finished", seeds=(grown,))).commands == ()
+
+
 def test_rounds_wait_for_the_seeds_of_the_last_one() -> None:
     """No second round begins while seeds of the first still grow."""
     observation = moment(seeds=(seed("1", "BLENDING", stage_steps=10),))
