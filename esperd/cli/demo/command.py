@@ -10,8 +10,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ async def _measure(task: DemoTask, num_random_seeds: int, num_steps: int, root: 
     with LiveLine(console, len(ARMS) * num_random_seeds) as line:
         num_processors = len(os.sched_getaffinity(0))
         schedule = Schedule(num_processors, root, line.set_progress)
-        plan = _Plan(task, num_steps, make_demo_files(root, time.time()), schedule, line.show)
+        plan = _Plan(task, num_steps, make_demo_files(root, time.time()), schedule, line)
         for random_seed in range(num_random_seeds):
             plan.ask(random_seed)
         await schedule.run()
@@ -98,7 +98,7 @@ class _Plan:
     num_steps: int
     files: DemoFiles
     schedule: Schedule
-    show: Callable[[str], None]
+    line: LiveLine
     results: dict[str, dict[int, RunResult]] = field(default_factory=dict)
     tamiyo: dict[int, GrownRun] = field(default_factory=dict)
 
@@ -152,7 +152,10 @@ class _Plan:
         name = f"{arm}-{random_seed}"
         files = make_run_files(self.files, name, self.task, self.num_steps, random_seed)
         arguments += ["--random-seed", str(random_seed), "--packet-every", str(self.task.packet_every_steps)]
-        run = await run_grown(name, self.files, files, arguments, self.show)
+        try:
+            run = await run_grown(name, self.files, files, arguments, partial(self.line.show, name))
+        finally:
+            self.line.leave(name)
         self._keep(arm, random_seed, run.result)
         return run
 

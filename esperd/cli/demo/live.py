@@ -26,7 +26,8 @@ class LiveLine:
         self._num_runs = num_runs
         self._status = Status("starting", console=console, spinner="dots", refresh_per_second=4)
         self._shown_s = -math.inf
-        self.set_progress(0)
+        self._progress = f"0/{num_runs} runs"
+        self._shown_run = ""
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -41,9 +42,21 @@ class LiveLine:
     def set_progress(self, num_done: int) -> None:
         """How many runs of the whole demo are done."""
         self._progress = f"{num_done}/{self._num_runs} runs"
+        if not self._shown_run:
+            self._print("training the arms that need no daemon")
 
-    def show(self, text: str) -> None:
-        """Say where things are."""
+    def show(self, run_name: str, text: str) -> None:
+        """Say where a run is; of several at once the line stays with one until that is over."""
+        self._shown_run = self._shown_run or run_name
+        if run_name == self._shown_run:
+            self._print(text)
+
+    def leave(self, run_name: str) -> None:
+        """The run is over: the line is free for another."""
+        if run_name == self._shown_run:
+            self._shown_run = ""
+
+    def _print(self, text: str) -> None:
         line = f"{self._progress}  {text}"
         if self._console.is_terminal:
             self._status.update(line)

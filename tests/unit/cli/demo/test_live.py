@@ -3,6 +3,7 @@
 import io
 import math
 
+import pytest
 from esper.leyline.v1.state_pb2 import Run, SeedState
 from esper.leyline.v1.vocabulary_pb2 import SEED_STAGE_BLENDING, SEED_STAGE_TRAINING
 from rich.console import Console
@@ -32,6 +33,20 @@ def test_a_pipe_gets_a_line_now_and_then() -> None:
     """Where nothing can be redrawn, lines are few."""
     stream = io.StringIO()
     with LiveLine(Console(file=stream), num_runs=6) as line:
-        line.show("a")
-        line.show("b")
+        line.show("x", "a")
+        line.show("x", "b")
     assert stream.getvalue() == "0/6 runs  a\n"
+
+
+def test_the_line_stays_with_one_run_until_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs at once do not take turns on it."""
+    monkeypatch.setattr("esperd.cli.demo.live.PIPED_INTERVAL_S", 0.0)
+    stream = io.StringIO()
+    with LiveLine(Console(file=stream), num_runs=2) as line:
+        line.show("x", "first")
+        line.show("y", "hidden")
+        line.leave("y")
+        line.set_progress(1)
+        line.leave("x")
+        line.show("y", "second")
+    assert stream.getvalue().splitlines() == ["0/2 runs  first", "1/2 runs  second"]
