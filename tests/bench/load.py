@@ -22,6 +22,8 @@ class Tally:
 
     num_done: int
     num_refused: int
+    num_items: int
+    """What came in the messages: samples of telemetry."""
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -91,14 +93,14 @@ class LoadProcess:
         return line
 
 
-def tally(times_s: list[float], num_done: int, num_refused: int, seconds: float) -> Tally:
+def tally(times_s: list[float], num_done: int, num_refused: int, num_items: int, seconds: float) -> Tally:
     """Sum up; without times the quantiles are 0."""
     times_ms = [second * 1e3 for second in times_s]
     if len(times_ms) < 2:
         only = times_ms[0] if times_ms else 0.0
-        return Tally(num_done, num_refused, seconds, only, only)
+        return Tally(num_done, num_refused, num_items, seconds, only, only)
     cuts = statistics.quantiles(times_ms, n=100, method="inclusive")
-    return Tally(num_done, num_refused, seconds, cuts[49], cuts[98])
+    return Tally(num_done, num_refused, num_items, seconds, cuts[49], cuts[98])
 
 
 if __name__ == "__main__":

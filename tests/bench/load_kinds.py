@@ -22,7 +22,7 @@ import uvloop
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
 from esper.client.signing import Signer
-from esper.leyline.v1 import command_pb2, command_service_pb2, server_service_pb2, vocabulary_pb2
+from esper.leyline.v1 import command_pb2, command_service_pb2, server_service_pb2, telemetry_service_pb2, vocabulary_pb2
 from esper.leyline.v1.envelope_pb2 import SignedEnvelope
 
 from tests.bench.load import tally
@@ -50,7 +50,7 @@ class Client:
 
     def forget(self) -> None:
         self.times_s: list[float] = []
-        self.num_done = self.num_refused = 0
+        self.num_done = self.num_refused = self.num_items = 0
 
     async def meet(self) -> None:
         raw = await self.channel.unary_unary(SERVER_INFO)(b"")
@@ -146,8 +146,10 @@ async def subscribe(client: Client, *, num_subscribers: int) -> None:
     async def follow() -> None:
         call = client.channel.unary_stream(TELEMETRY)(b"")
         try:
-            while client.is_on and await call.read() is not grpc.aio.EOF:
+            while client.is_on and (data := await call.read()) is not grpc.aio.EOF:
+                frame = telemetry_service_pb2.StreamTelemetryResponse.FromString(data).frame
                 client.num_done += 1
+                client.num_items += sum(len(series.values) for series in frame.series)
         finally:
             call.cancel()
 
@@ -206,7 +208,7 @@ async def _serve(load: Load, address: str, credentials: Credentials, *, needs_se
             client.is_on = False
             seconds = time.perf_counter() - began_s
             await running
-            done = tally(client.times_s, client.num_done, client.num_refused, seconds)
+            done = tally(client.times_s, client.num_done, client.num_refused, client.num_items, seconds)
             _say(json.dumps(dataclasses.asdict(done)))
     await client.channel.close()
 

@@ -1,0 +1,1 @@
+"""Benchmark: how fast the control plane is, alone and beside training."""
