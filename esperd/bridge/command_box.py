@@ -86,7 +86,8 @@ class CommandBox:
         with self._closing:
             self._check_open()
             lane.append(command)
-        self._mail.set()
+        if not self._mail.is_set():  # `take` clears it before it looks, so a set one will still be answered
+            self._mail.set()
 
     def _check_open(self) -> None:
         if self._closed_phase is not None:

@@ -41,8 +41,11 @@ class StateBoard:
         revision = snapshot.revision
         if revision <= self._snapshot.revision:
             return
-        found = changes(self._snapshot, snapshot)
-        self._snapshot, self._snapshot_bytes = snapshot, None
+        before, self._snapshot, self._snapshot_bytes = self._snapshot, snapshot, None
+        if not self.feed.is_known:
+            self.feed.skip(revision)
+            return
+        found = changes(before, snapshot)
         items = [FeedItem(revision, key, _delta(change, snapshot).SerializeToString(), None) for key, change in found]
         self.feed.publish(revision, items)
 

@@ -48,6 +48,8 @@ class Feed(Generic[ItemT]):
         self._num_bytes = 0
         self._subscriptions: dict[Subscription[ItemT], None] = {}
         self._close_reason: str | None = None
+        self.is_known = False
+        """Whether anybody has ever subscribed. Before that no token exists, so that changes may be skipped."""
 
     @property
     def token(self) -> ResumeToken:
@@ -80,6 +82,16 @@ class Feed(Generic[ItemT]):
         for subscription in list(self._subscriptions):
             subscription.offer(change)
 
+    def skip(self, revision: int) -> None:
+        """Pass over a revision whose changes nobody can ask for, because nobody has ever subscribed.
+
+        Raises:
+            ValueError: the revision is not larger than the newest one, or somebody has subscribed.
+        """
+        if self.is_known or revision <= self._revision:
+            raise ValueError(f"revision {revision} cannot be skipped after revision {self._revision}")
+        self._revision = self._floor = revision
+
     def bookmark(self) -> None:
         """Tell every subscriber, after what it still has to read, up to which revision it has seen all."""
         for subscription in self._subscriptions:
@@ -108,6 +120,7 @@ class Feed(Generic[ItemT]):
             Compacted: the history no longer reaches back to `since`, or it is of another epoch.
             TokenInvalid: `since` lies in the future of this feed.
         """
+        self.is_known = True
         start = self.token if since is None else self._checked(since)
         replay = [change for change in self._history if change.number > start.revision]
         backlog: Backlog[ItemT] = (

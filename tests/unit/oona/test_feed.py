@@ -317,3 +317,13 @@ async def test_one_who_left_gets_nothing_more() -> None:
         feed.publish(1, [item(1)])
     assert feed.num_subscriptions == 0
     assert [delivery async for delivery in subscription] == []
+
+
+def test_what_nobody_can_ask_for_is_skipped() -> None:
+    """Before the first subscriber revisions pass without their changes; after it every one of them counts."""
+    feed: Feed[None] = Feed(bytes(16))
+    feed.skip(7)
+    assert feed.token.revision == feed.floor.revision == 7
+    feed.subscribe().close()
+    with pytest.raises(ValueError, match="cannot be skipped"):
+        feed.skip(8)
