@@ -71,9 +71,9 @@ async def test_a_failed_task_leaves_the_daemon_up(start_daemon: StartDaemon) -> 
         run = (await until_phase(client, TRAINER_PHASE_FAILED)).run
         assert "no data today" in run.failure
         assert (await client.run()).run.phase == TRAINER_PHASE_FAILED
-    assert "tiny_task.py" in daemon.log
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 1
+    assert "tiny_task.py" in daemon.log
 
 
 async def test_a_failed_run_that_may_exit_exits_with_1(start_daemon: StartDaemon) -> None:
