@@ -106,7 +106,7 @@ class CommandService:
     async def submit_commands(self, call: Call, data: bytes) -> command_service_pb2.SubmitCommandsResponse:
         """Accept several commands, or none."""
         submissions = _read_batch(data)
-        await self._pacer.admit(COMMAND_UNITS * len(submissions))
+        await self._pacer.admit(COMMAND_UNITS * len(submissions), in_bunch=False)
         answers = await self._desk.submit(_origin(call.method, call.signer), submissions, atomic=True)
         records = [answer.record for answer in answers if answer.record is not None]
         return command_service_pb2.SubmitCommandsResponse(
@@ -217,7 +217,7 @@ class CommandService:
             return _Batch(number, (), _failed(refusal))
         try:
             submissions = _read_batch(verified.payload)
-            await self._pacer.admit(COMMAND_UNITS * len(submissions))
+            await self._pacer.admit(COMMAND_UNITS * len(submissions), in_bunch=False)
         except EsperdError as refusal:
             self._gate.note(self._policy, verified, call.peer, refusal)
             return _Batch(number, submissions, _failed(refusal))

@@ -189,7 +189,7 @@ class Entrance(grpc.GenericRpcHandler):
             data = await context.read()
             if data is grpc.aio.EOF:
                 return None
-            await self._pacer.admit(MESSAGE_UNITS)
+            await self._pacer.admit(MESSAGE_UNITS, in_bunch=False)
             return parse(route.request, data)
 
         async def serve() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from esperd.control.pacing import DEAREST_COST_S, CallMeter, Pacer
+from esperd.control.pacing import BUNCH_S, DEAREST_COST_S, CallMeter, Pacer
 from esperd.leyline.errors import EsperdError
 
 
@@ -39,7 +39,7 @@ async def test_a_flood_takes_its_share_and_no_more() -> None:
     pacer = world.pacer()
     for _ in range(1000):
         await pacer.admit()
-    assert world.wall_s == pytest.approx((1000 * world.meter.price_s - 0.01) / 0.1)
+    assert world.wall_s == pytest.approx((1000 * world.meter.price_s - 0.01) / 0.1, abs=BUNCH_S)
     assert pacer.num_refused == 0
 
 
@@ -51,6 +51,21 @@ async def test_single_calls_pass_at_once() -> None:
         world.wall_s += 1.0
         await pacer.admit()
     assert world.slept_s == []
+
+
+async def test_calls_close_together_are_let_in_together() -> None:
+    """The first passes at once, those right behind it at one and the same moment; messages of a stream never wait."""
+    world = World()
+    world.wall_s = 0.01
+    pacer = world.pacer(share=1.0)
+    times_s = []
+    for _ in range(3):
+        await pacer.admit()
+        times_s.append(world.wall_s)
+        world.wall_s = 0.02
+    assert times_s == pytest.approx([0.01, BUNCH_S, BUNCH_S])
+    await pacer.admit(0.4, in_bunch=False)
+    assert world.wall_s == 0.02
 
 
 async def test_nothing_is_paced_while_nothing_trains() -> None:
