@@ -10,6 +10,7 @@ from torch import nn
 
 from esperd.config.settings import GrowthSettings
 from esperd.kasmina.blueprints.costs import estimate_cost
+from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
 from esperd.kasmina.evidence import level_for
 from esperd.kasmina.guard import Guard
@@ -157,8 +158,20 @@ class Garden:
     def _offers_at(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[BlueprintOffer, ...]:
         """What may grow at a shape, with its cost there; computed once for each shape."""
         if (shape, dtype) not in self._offers:
-            self._offers[shape, dtype] = tuple(
-                BlueprintOffer(d.blueprint_id, d.tier, d.risk, estimate_cost(d, shape, dtype))
-                for d in self.registry.admissible(shape, dtype)
-            )
+            admissible = self.registry.admissible(shape, dtype)
+            found = [self._offer(descriptor, shape, dtype) for descriptor in admissible]
+            self._offers[shape, dtype] = tuple(offer for offer in found if offer is not None)
         return self._offers[shape, dtype]
+
+    def _offer(
+        self, descriptor: BlueprintDescriptor, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> BlueprintOffer | None:
+        """A blueprint with its cost; none, and a notice, when the blueprint cannot even be built and run once."""
+        try:
+            cost = estimate_cost(descriptor, shape, dtype)
+        except Exception as error:  # noqa: BLE001 - a blueprint's own code may raise anything; the run goes on without it
+            detail = f"{type(error).__name__}: {error}"
+            message = f"{descriptor.blueprint_id} is not offered at activations of {shape}: {detail}"
+            self.notice("blueprint.unusable", message, "warning", 0, {"blueprint_id": descriptor.blueprint_id})
+            return None
+        return BlueprintOffer(descriptor.blueprint_id, descriptor.tier, descriptor.risk, cost)
