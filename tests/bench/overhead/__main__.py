@@ -40,10 +40,12 @@ class Effort:
     block_s: float
     loaded_sizes: tuple[float, ...]
     seeds_s: float
+    num_loads: int
+    """The first so many of `LOADS`."""
 
 
-FULL = Effort(idle_s=8.0, rounds=7, block_s=1.0, loaded_sizes=(0.25, 3.0), seeds_s=4.0)
-QUICK = Effort(idle_s=1.5, rounds=2, block_s=0.6, loaded_sizes=(3.0,), seeds_s=1.0)
+FULL = Effort(idle_s=8.0, rounds=7, block_s=1.0, loaded_sizes=(0.25, 3.0), seeds_s=4.0, num_loads=len(LOADS))
+QUICK = Effort(idle_s=1.5, rounds=2, block_s=0.5, loaded_sizes=(3.0,), seeds_s=1.0, num_loads=3)
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ def _measure_size(stage: Stage, target_ms: float, effort: Effort, parts: Sequenc
     try:
         rows = _idle_rows(size, bare, ours, target_ms, effort) if "idle" in parts else []
         if "loads" in parts and target_ms in effort.loaded_sizes:
-            for name, kinds, goal in LOADS:
+            for name, kinds, goal in LOADS[: effort.num_loads]:
                 goal_here = goal if target_ms == 3.0 else None
                 rows += _loaded_rows(f"{size.name}, {name}", stage, bare, ours, kinds, goal_here, effort)
         return rows

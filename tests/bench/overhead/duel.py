@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from esperd.config.settings import TrainingSettings
 from tests.bench.load import LoadProcess, Tally
 from tests.bench.overhead.workload import Loop
 
 WARM_S = 0.25
+PERIOD = TrainingSettings().log_every_steps
+"""Steps from one log step to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,21 @@ def step_s(loop: Loop) -> float:
     return min(timed(loop, 3) for _ in range(5)) / 3
 
 
-def idle(bare: Loop, ours: Loop, *, seconds: float, block_steps: int = 10) -> list[Pair]:
-    """Short blocks in turns, who begins changing from pair to pair."""
-    bare(block_steps)
-    ours(block_steps)
+def idle(bare: Loop, ours: Loop, *, seconds: float) -> list[Pair]:
+    """Single steps in turns, who begins changing from pair to pair; so close together that both meet the same machine.
+
+    Pair i + PERIOD is in the same position of the log interval as pair i.
+    """
+    bare(PERIOD)
+    ours(PERIOD)
     pairs: list[Pair] = []
     end_s = time.perf_counter() + seconds
-    while time.perf_counter() < end_s or len(pairs) < 4:
-        if len(pairs) % 2:
-            ours_s, bare_s = timed(ours, block_steps), timed(bare, block_steps)
+    while time.perf_counter() < end_s or len(pairs) < 4 * PERIOD:
+        if (len(pairs) // PERIOD) % 2:
+            ours_s, bare_s = timed(ours, 1), timed(bare, 1)
         else:
-            bare_s, ours_s = timed(bare, block_steps), timed(ours, block_steps)
-        pairs.append(Pair(bare_s, ours_s, block_steps))
+            bare_s, ours_s = timed(bare, 1), timed(ours, 1)
+        pairs.append(Pair(bare_s, ours_s, 1))
     return pairs
 
 
@@ -89,11 +95,19 @@ def loaded(
     return pairs, tallies
 
 
-def interval(values: Sequence[float], *, draws: int = 400) -> tuple[float, float, float]:
-    """The median, and a 95 % confidence interval of it from resampling."""
+def interval(values: Sequence[float], *, draws: int = 200) -> tuple[float, float, float]:
+    """The mean over the positions of the log interval of each one's median, with a 95 % interval from resampling.
+
+    Every tenth step logs: a plain median would not see it, a plain mean sees each hiccup of the machine.
+    """
+    positions = [values[first::PERIOD] for first in range(PERIOD)]
     source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
-    return statistics.median(values), medians[int(0.025 * draws)], medians[int(0.975 * draws) - 1]
+    drawn = sorted(
+        statistics.fmean(statistics.median(source.choices(found, k=len(found))) for found in positions)
+        for _ in range(draws)
+    )
+    middle = statistics.fmean(statistics.median(found) for found in positions)
+    return middle, drawn[int(0.025 * draws)], drawn[int(0.975 * draws) - 1]
 
 
 def _queued_s() -> float:
