@@ -90,7 +90,8 @@ class LossWindow:
             self.num_non_finite += 1
             return LossAnomaly(self._in_row, self._non_finite_in_row, f"the loss is {loss}")
         self._non_finite_in_row = 0
-        if len(self._losses) == self._size and self._is_out_of_line(loss):
+        is_high = loss > MEAN_RATIO * self._sum / self._size
+        if is_high and len(self._losses) == self._size and self._is_far_out(loss):
             self._in_row += 1
             mean = self._sum / self._size
             if self._in_row >= self._size:
@@ -100,10 +101,8 @@ class LossWindow:
         self._add(loss)
         return None
 
-    def _is_out_of_line(self, loss: float) -> bool:
+    def _is_far_out(self, loss: float) -> bool:
         mean = self._sum / self._size
-        if loss <= MEAN_RATIO * mean:
-            return False
         variance = max(0.0, self._sum_squares / self._size - mean * mean)
         return loss > mean + SIGMAS * math.sqrt(variance)
 

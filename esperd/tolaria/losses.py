@@ -36,6 +36,9 @@ def unit_losses(task: Task) -> UnitLosses:
 
 def num_units(batch: Any) -> int:
     """Samples in a batch (or any part of one): the first dimension of its first tensor."""
+    first = batch[0] if isinstance(batch, tuple) else None
+    if isinstance(first, torch.Tensor) and first.dim() > 0:  # nearly always: no tree to walk
+        return len(first)
     for leaf in pytree.tree_leaves(batch):
         if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
             return len(leaf)

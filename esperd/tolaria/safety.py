@@ -56,6 +56,8 @@ class Safety:
         self.level = EmergencyLevel.UNSPECIFIED
         """The highest level raised now; read at every step."""
         self.breakers = {name: Breaker(name) for name in BREAKER_NAMES}
+        self.breaker_views = tuple(breaker.view() for breaker in self.breakers.values())
+        """The breakers as seen from outside; kept, since most snapshots show the same."""
 
     @property
     def is_halted(self) -> bool:
@@ -89,6 +91,8 @@ class Safety:
 
     def tick(self, step: int) -> bool:
         """Let breakers heal; True when one changed."""
+        if all(view.state is BreakerState.CLOSED for view in self.breaker_views):
+            return False
         changes = [self._replace(breakers.ticked(breaker, step), step) for breaker in list(self.breakers.values())]
         return any(changes)
 
@@ -102,7 +106,10 @@ class Safety:
 
     def _replace(self, breaker: Breaker, step: int) -> bool:
         before = self.breakers[breaker.name]
+        if breaker is before:
+            return False
         self.breakers[breaker.name] = breaker
+        self.breaker_views = tuple(one.view() for one in self.breakers.values())
         if breaker.state is before.state:
             return False
         self.handle(BreakerChanged(breaker.name, breaker.state, breaker.detail), step)

@@ -97,7 +97,7 @@ class Publisher:
             self._sites,
             self._groups,
             tuple(self._safety.state.emergencies.values()),
-            tuple(breaker.view() for breaker in self._safety.breakers.values()),
+            self._safety.breaker_views,
         )
         self._published_revision = self.revision
         self._bridge.publish(snapshot)

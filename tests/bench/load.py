@@ -74,6 +74,7 @@ class LoadProcess:
     @property
     def is_off(self) -> bool:
         """Whether the last call has been answered."""
+        assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], 0)[0])
 
     def result(self) -> Tally:

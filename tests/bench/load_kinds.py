@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         self.address, self.credentials = address, credentials
-        self.channel = grpc.aio.insecure_channel(address)
+        self.channel: Any = grpc.aio.insecure_channel(address)
         self._signer = Signer(credentials, wall_clock=time.time, random_bytes=os.urandom)
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)

@@ -87,7 +87,7 @@ def _lightning(width: int) -> Callable[[int], float]:
 
 
 def _accelerate(width: int) -> Callable[[int], float]:
-    from accelerate import Accelerator
+    from accelerate import Accelerator  # type: ignore[import-untyped]  # it publishes none
 
     accelerator = Accelerator(cpu=True)
     model = make_model(width)

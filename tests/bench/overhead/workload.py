@@ -89,7 +89,7 @@ def bare_loop(width: int) -> Loop:
     def steps(num_steps: int) -> None:
         for inputs, targets in itertools.islice(batches, num_steps):
             loss = functional.cross_entropy(model(inputs), targets)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
