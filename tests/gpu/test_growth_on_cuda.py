@@ -63,7 +63,7 @@ def test_a_seed_that_trains_is_not_noticed(blueprint: str, mode: Any) -> None:
             )
             run.steps(1)
             apply(run, Operation.START_TRAINING, seed_id)
-        run.steps(30 - run.view.global_step)
+        run.steps(30 - run.trainer._progress.global_step)
         losses += run.trainer._loss_reader.drain()
         results.append((losses, fingerprint(run, 8) | {"cuda rng": torch.cuda.get_rng_state()}))
     assert results[0][0] == results[1][0]
