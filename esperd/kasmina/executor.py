@@ -172,7 +172,8 @@ class SeedExecutor:
         if result.verdict is Verdict.PASSED:
             self._gardener.advance(seed, result, step, by)
             return
-        self._garden.report_gate(seed, result, step)
+        if result.verdict is not Verdict.FAILED or not self._gardener.look_again(seed, result, step):
+            self._garden.report_gate(seed, result, step)
         reason = "GATE_FAILED" if result.verdict is Verdict.FAILED else "GATE_UNMEASURED"
         bad = "; ".join(
             f"{item.name} is {item.value:.5g}, not {item.sense} {item.threshold:.5g} {item.detail}".rstrip()

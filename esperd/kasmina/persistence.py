@@ -32,6 +32,7 @@ _PLAIN = (
     "reference_loss",
     "first_order_gain",
     "next_look_step",
+    "num_commit_looks",
     "num_violations",
     "tripped",
     "shared_prefix",

@@ -95,6 +95,8 @@ class Seed:
         """Mean held-out loss at alpha 0 when it was last measured: thresholds are relative to it."""
         self.first_order_gain = 0.0
         """`-<g, d>` on held-out data when G2 was last asked."""
+        self.num_commit_looks = 0
+        """How often the commit gate has begun to measure; each look spends its share of the error level."""
         self.next_look_step = 0
         """When the gate (TRAINING) or the probe (later stages) is due next."""
         self.num_violations = 0
@@ -110,6 +112,8 @@ class Seed:
         """Whether the seed's input is attached, so that what lies upstream adapts to it."""
         if self.stage is Stage.FOSSILIZED or self.fine_tune:
             return True
+        if self.stage is Stage.PROBATIONARY:
+            return self.plan.isolation is not Isolation.STRICT
         return self.plan.isolation is Isolation.RELEASED and self.stage is not Stage.TRAINING
 
     @property

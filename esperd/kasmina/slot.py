@@ -216,7 +216,7 @@ class Slot:
         if learning:
             self.passes.append(record)
         try:
-            d = self._delta(seed, h, record, learning, training)
+            d = self._delta(seed, h, record, learning)
         except Exception as error:  # noqa: BLE001 - a seed's own code may raise anything; the host passes through
             record.fault = f"forward raised {type(error).__name__}: {error}"
             return h
@@ -225,19 +225,16 @@ class Slot:
             return h
         return self._mix(record, h, d, learning)
 
-    def _delta(self, seed: Seed, h: Tensor, record: Pass, learning: bool, training: bool) -> Tensor:
+    def _delta(self, seed: Seed, h: Tensor, record: Pass, learning: bool) -> Tensor:
         """The delta as the host's graph may see it."""
         learns = learning and seed.learns
         joint = learns and seed.joint and h.requires_grad
         x = record.x.requires_grad_() if joint else record.x
-        # The stream depends on the step and the call alone: dropout in a seed moves no generator of the host's.
+        # The stream depends on the step and the call alone: dropout in a seed moves no generator of the host's, and one
+        # that draws in evaluation as well draws the same in every variant of a probe.
         stream = self._stream(seed, Purpose.FORWARD, len(self.passes))
-        with torch.set_grad_enabled(learns):
-            if training:
-                with private_rng(h.device, stream):
-                    record.d = seed.delta(x)
-            else:
-                record.d = seed.delta(x)
+        with torch.set_grad_enabled(learns), private_rng(h.device, stream):
+            record.d = seed.delta(x)
         if joint:
             record.joint = True
             branch: Tensor = _JointBranch.apply(h, record.d.detach(), record)  # type: ignore[no-untyped-call]

@@ -129,7 +129,9 @@ class Optimizers:
         """See SeedOptimizers."""
         seed = self._seeds[seed_id]
         if loss is not None:
-            (loss if seed.scaler is None else seed.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            # To the seed's own parameters and to nothing else, whatever its module may have got hold of.
+            scaled = loss if seed.scaler is None else seed.scaler.scale(loss)
+            torch.autograd.backward(scaled, inputs=seed.parameters)
         gradients = [p.grad for p in seed.parameters if p.grad is not None]
         scaler = seed.scaler if loss is not None else None
         if scaler is not None:

@@ -390,7 +390,7 @@ def test_streams_are_functions_of_their_names() -> None:
 
 
 def test_released_and_fine_tuned_seeds_are_joint() -> None:
-    """RELEASED attaches the input while blending; DEFAULT only by FINE_TUNE or as a fossil."""
+    """RELEASED attaches the input while blending; DEFAULT only on probation."""
     run = Run(settings=quick(alpha_steps=50))
     released = run.germinate(auto_advance=True, isolation=Isolation.RELEASED)
     run.until(released, Stage.BLENDING)
@@ -398,7 +398,9 @@ def test_released_and_fine_tuned_seeds_are_joint() -> None:
     refused("SEED_STAGE", run, Operation.FINE_TUNE, released)
 
 
-@pytest.mark.parametrize("options", [{"autocast": True}, {"settings": quick(strict_evidence=True, error_level=0.3)}])
+@pytest.mark.parametrize(
+    "options", [{"autocast": True}, {"settings": quick(strict_evidence=True, error_level=0.3, min_training_steps=60)}]
+)
 def test_whole_life_under_autocast_and_with_strict_evidence(options: dict[str, Any]) -> None:
     """bf16 autocast and the betting process both carry a useful seed to the end."""
     run = Run(**options)
@@ -407,6 +409,23 @@ def test_whole_life_under_autocast_and_with_strict_evidence(options: dict[str, A
     assert torch.isfinite(torch.stack(run.losses)).all()
     names = [item.name for event in run.transitions(seed_id) if event.gate for item in event.gate.evidence]
     assert ("bet_p_value" in names) is ("settings" in options)
+
+
+def test_a_seed_that_helps_too_little_is_given_time() -> None:
+    """The commit gate measures a helpful seed on probation afresh, at a smaller level, before it gives it up."""
+    run = Run(settings=quick(wanted_gain_ratio=5.0, max_dwell_steps=60))
+    seed_id = run.germinate(auto_advance=True)
+    run.until(seed_id, Stage.PROBATIONARY)
+    assert run.seed(seed_id).joint
+    first = run.seed(seed_id).judgement
+    for _ in range(200):
+        run.step()
+        if run.stage(seed_id) is not Stage.PROBATIONARY:
+            break
+    told = [event for event in run.notices("gate.evaluated") if event.attributes["gate"] == "G4_SYSTEM_IMPACT"]
+    assert len(told) >= 2
+    assert first is not None
+    assert run.transitions(seed_id)[-1].cause in ("max_dwell", "gate:G4_SYSTEM_IMPACT", "reset", "vacate", "embargo")
 
 
 def test_a_gate_that_cannot_be_measured_is_an_answer_not_a_crash() -> None:

@@ -95,8 +95,8 @@ def test_differential_probe_finds_an_attached_branch(monkeypatch: pytest.MonkeyP
     run.seed(seed_id).set_alpha(0.9)
     original = Slot._delta
 
-    def attached(self: Slot, seed: Any, h: Tensor, record: Any, learning: bool, training: bool) -> Tensor:
-        d = original(self, seed, h, record, learning, training)
+    def attached(self: Slot, seed: Any, h: Tensor, record: Any, learning: bool) -> Tensor:
+        d = original(self, seed, h, record, learning)
         return d + 0.5 * (h - h.detach()) if learning else d
 
     monkeypatch.setattr(Slot, "_delta", attached)

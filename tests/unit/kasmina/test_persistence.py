@@ -37,7 +37,7 @@ def resumed(run: Run, settings: object) -> Run:
 )
 def test_resume_is_exact_in_every_stage(stage: Stage) -> None:
     """Weights, losses, stages, alpha and evidence of the resumed run equal those of the undisturbed one."""
-    settings = quick(alpha_steps=12, embargo_steps=15)
+    settings = quick(alpha_steps=12, embargo_steps=15, min_training_steps=40)
     run = Run(registry=chaos_registry(), settings=settings)
     seed_id = run.germinate("dropping", parameters={"delay": 0}, auto_advance=True, site="stem")
     second = run.germinate(auto_advance=True)
