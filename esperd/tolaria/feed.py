@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from esperd.kasmina.ports import Batch
 from esperd.leyline.errors import EsperdError
 
+_PAIR_TYPES = (tuple, list)
+
 
 class DeviceCopier:
     """Moves batches to the device; on CUDA through pinned memory, on a stream of its own when prefetching."""
@@ -131,7 +133,7 @@ class Feed:
         batch = next(batches, None)
         if batch is None:
             return None
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
+        if not isinstance(batch, _PAIR_TYPES) or len(batch) != 2:
             detail = f"a batch of train_data is {type(batch).__name__}, not a pair (inputs, targets)"
             raise EsperdError("TASK_INVALID", task=self._task_name, detail=detail)
         return self._copier.start((batch[0], batch[1]))

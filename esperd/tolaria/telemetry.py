@@ -57,8 +57,9 @@ class StepTelemetry:
         self._emit(samples, 0, run.global_step, unix_ns)
 
     def _emit(self, samples: dict[str, float], slot: int, step: int, unix_ns: int) -> None:
+        emit = self._bridge.ring.emit
         for name, value in samples.items():
-            self._bridge.emit((name, slot, step, value, unix_ns))
+            emit((name, slot, step, value, unix_ns))
 
 
 def _seed_samples(seed: SeedView) -> dict[str, float]:

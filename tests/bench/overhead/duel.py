@@ -5,13 +5,14 @@ thread wait for a processor (other programs' doing) is left out where the kernel
 which is our own doing, is in.
 """
 
+import functools
+import os
 import random
 import statistics
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from esperd.config.settings import TrainingSettings
 from tests.bench.load import LoadProcess, Tally
@@ -43,7 +44,8 @@ class Pair:
 
 def timed(loop: Loop, num_steps: int) -> float:
     """Seconds for so many steps, without those spent in the queue for a processor."""
-    began_s, queued_s = time.perf_counter(), _queued_s()
+    queued_s = _queued_s()
+    began_s = time.perf_counter()
     loop(num_steps)
     return time.perf_counter() - began_s - (_queued_s() - queued_s)
 
@@ -112,10 +114,16 @@ def interval(values: Sequence[float], *, draws: int = 200) -> tuple[float, float
 
 def _queued_s() -> float:
     """Seconds for which this thread has been ready to run while no processor was free; 0 where nobody counts."""
+    file = _schedule_file(threading.get_native_id())
+    return 0.0 if file is None else int(os.pread(file, 96, 0).split()[1]) * 1e-9
+
+
+@functools.cache
+def _schedule_file(thread_id: int) -> int | None:
     try:
-        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1]) * 1e-9
+        return os.open(f"/proc/self/task/{thread_id}/schedstat", os.O_RDONLY)
     except OSError:
-        return 0.0
+        return None
 
 
 def _off(load: LoadProcess, ours: Loop) -> Tally:
