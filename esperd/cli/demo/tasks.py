@@ -51,9 +51,7 @@ BYTES = DemoTask(
     sites=("blocks.0",),
     static_options={"num_layers": 4},
     static_title="4 layers from the start",
-    # A language model's seed is worth little when it must be committed and much later (growth science, 7): with the
-    # default wanted gain of 2 % of the loss no seed would ever be kept.
-    growth={"min_training_steps": 100, "alpha_steps": 100, "wanted_gain_ratio": 0.001, "rent": 0.001},
+    growth={"min_training_steps": 100, "alpha_steps": 100},
     packet_every_steps=50,
 )
 """The saturated regime, where growing beats training the host for longer (growth science, 3c)."""
