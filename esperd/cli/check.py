@@ -70,10 +70,10 @@ def _facts_table(report: "CheckReport") -> Table:
 
 
 def _sites_table(report: "CheckReport") -> Table:
-    table = Table(title="Where seeds may grow, and what one costs", title_justify="left")
+    table = Table(title="Where seeds may grow, and what one costs (FLOPs and memory: a sample)", title_justify="left")
     for column in ("site", "activation", "blueprint"):
         table.add_column(column, no_wrap=True)
-    for column in ("parameters", "FLOPs/sample", "memory/sample"):
+    for column in ("parameters", "FLOPs", "memory"):
         table.add_column(column, justify="right")
     for site in report.sites:
         _add_site(table, site)

@@ -33,6 +33,7 @@ from esperd.control.policy_sessions import PolicySessions
 from esperd.control.recorder import Recorder
 from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
 from esperd.control.reflection import ReflectionService
+from esperd.control.run_history import RunHistory
 from esperd.control.run_service import RunService
 from esperd.control.server_service import ServerService
 from esperd.control.state_board import StateBoard
@@ -106,6 +107,7 @@ class ControlServer:
             log=log,
         )
         self._trail = AuditTrail(self._recorder.append_later)
+        self._history = RunHistory(self._recorder.append_later, clock)
         self._gate = Gate(verifier, self._trail, clock)
         self._desk = CommandDesk(
             port=port,
@@ -164,6 +166,7 @@ class ControlServer:
             raise
         self._port.attach(asyncio.get_running_loop(), self._pump.on_events)
         self.conditions.set_part("journal", True)
+        self._history.begin(self._port.snapshot().run, self._settings)
         self._look_around()
         self._start_chores()
         self.conditions.serve()
@@ -192,6 +195,7 @@ class ControlServer:
         self._port.detach()
         self._pump.take_all()
         self._trail.close_period()
+        self._history.look(self._port.snapshot().run, is_daemon_leaving=True)
         await self._recorder.finish(max(1.0, deadline_s - time.monotonic()))
 
     def _addresses(self) -> list[str]:
@@ -226,6 +230,7 @@ class ControlServer:
         """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
         self._sessions.tick()
         self._meter.close_window()
+        self._history.look(self._port.snapshot().run)
         self.conditions.set_part("trainer", self._port.snapshot().run.phase not in _BROKEN)
         self.conditions.set_part("keys", self._verifier.has_keyring)
 

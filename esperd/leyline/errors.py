@@ -65,7 +65,7 @@ _ROWS = (
     ("E-SEED-007", "BLUEPRINT_UNKNOWN", "NOT_FOUND", "There is no blueprint {blueprint_id}.", "esperctl sites shows what each site admits."),
     ("E-SEED-008", "BLUEPRINT_PARAMETER", "INVALID_ARGUMENT", "{detail}.", "Stay within the bounds that the blueprint states."),
     ("E-SEED-009", "SEED_LIMIT", "RESOURCE_EXHAUSTED", "{detail}.", "Wait for a seed to finish, cull one, or raise the limit in [growth]."),
-    ("E-SEED-010", "RUN_CONSERVATIVE", "FAILED_PRECONDITION", "The run is conservative ({cause}): no new seeds.", "Clear the cause, or wait until it clears itself."),
+    ("E-SEED-010", "RUN_CONSERVATIVE", "FAILED_PRECONDITION", "The run is conservative ({cause}): no new seeds.", "Wait until it clears itself, or clear it: esperctl emergency list, esperctl emergency clear."),
     ("E-SEED-011", "BLEND_UNSUITABLE", "INVALID_ARGUMENT", "{detail}.", "Choose another blend mode for this site."),
     ("E-SEED-012", "ALPHA_BUSY", "FAILED_PRECONDITION", "Alpha of seed {seed_id} is moving; it can be retargeted only while it holds.", "Wait until the ramp ends."),
     # Optimizers
@@ -81,7 +81,7 @@ _ROWS = (
     ("E-RUN-005", "EMERGENCY_UNACKNOWLEDGED", "DEADLINE_EXCEEDED", "The trainer has not yet acknowledged the emergency.", "It will at its next safe point; watch the state."),
     ("E-SRV-001", "DRAINING", "UNAVAILABLE", "The daemon is shutting down.", "Connect again after the time in RetryInfo."),
     ("E-SRV-002", "JOURNAL_UNAVAILABLE", "UNAVAILABLE", "The journal cannot be written: {detail}.", "Free disk space; the command was not accepted, so send it again."),
-    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Start a run."),
+    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "A daemon has one run: begin another with esperd serve FILE."),
     ("E-SRV-004", "SLOW_CONSUMER", "RESOURCE_EXHAUSTED", "The stream was read too slowly; revision {revision} was the last one sent.", "Read faster, or resume from that revision, or watch with LATEST."),
     ("E-SRV-005", "REVISION_COMPACTED", "OUT_OF_RANGE", "The resume token is older than revision {floor}.", "Watch again without a token, or with on_gap RESNAPSHOT."),
     ("E-SRV-006", "RESUME_TOKEN_INVALID", "INVALID_ARGUMENT", "The resume token cannot be read.", "Pass the token exactly as it came."),

@@ -123,7 +123,7 @@ class RunFinished:
 
     run_id: str
     phase: TrainerPhase
-    """FINISHED or FAILED."""
+    """FINISHED or FAILED; another when the daemon ended before the run did."""
     global_step: int
     unix_s: float
     detail: str = ""

@@ -34,6 +34,8 @@ class Standing:
     is_paused: bool = False
     is_stopping: bool = False
     is_policy_present: bool = False
+    packet_every_steps: int = 0
+    """How often the steering policy wants a packet; 0 leaves it to the configuration."""
 
 
 class Orders:
@@ -72,8 +74,9 @@ class Orders:
                 self._safety.set_breaker(name, state, step, command.principal)
             case EmergencyCommand(level, emergency_id):
                 self._set_emergency(level, emergency_id, command)
-            case PolicyPresence(is_present, detail):
+            case PolicyPresence(is_present, detail, packet_every_steps):
                 self._standing.is_policy_present = is_present
+                self._standing.packet_every_steps = packet_every_steps if is_present else 0
                 self._safety.handle(PolicyChanged(is_present, detail), step)
         return 0
 

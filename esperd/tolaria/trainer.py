@@ -218,8 +218,13 @@ class Trainer:
         if epoch_ended:
             self._progress.epoch = self._feed.epoch
             self._send_packet("epoch_end")
-        elif self._packet_every and step % self._packet_every == 0:
+        elif (self._packet_every and step % self._packet_every == 0) or self._is_asked_for_packet(step):
             self._send_packet("interval")
+
+    def _is_asked_for_packet(self, step: int) -> bool:
+        """Whether the steering policy wants a packet now; not more often than is logged, so that nobody slows a run."""
+        every = self._standing.packet_every_steps
+        return every > 0 and step % max(every, self._log_every) == 0
 
     def _log(self) -> None:
         progress, step_s = self._progress, self._telemetry.step_s()

@@ -22,7 +22,7 @@ COMMANDS: Commands = {
     "set-alpha": ("esper.ctl.seed_changes:set_alpha", "Retarget the blend of a seed."),
     "fine-tune": ("esper.ctl.seed_changes:fine_tune", "Let a probationary seed and the host adapt to each other."),
     "cull": ("esper.ctl.seed_changes:cull", "Remove a seed."),
-    "withdraw": ("esper.ctl.seed_changes:withdraw", "Stop auto-advance; a candidate goes without an embargo."),
+    "withdraw": ("esper.ctl.seed_changes:withdraw", "Take back a seed before it blends."),
     "fossilize": ("esper.ctl.seed_changes:fossilize", "Keep a seed for good."),
     "pause": ("esper.ctl.run_changes:pause", "Hold training at the next safe point."),
     "resume": ("esper.ctl.run_changes:resume", "Go on training."),

@@ -200,6 +200,6 @@ cull = _plain("cull", vocabulary_pb2.SEED_OPERATION_CULL, "Remove SEED; its site
 withdraw = _plain(
     "withdraw",
     vocabulary_pb2.SEED_OPERATION_CANCEL,
-    "Stop auto-advance of SEED; a candidate that has not blended goes without an embargo.",
+    "Take back SEED before it blends; its site is not embargoed.",
 )
 fossilize = _plain("fossilize", vocabulary_pb2.SEED_OPERATION_FOSSILIZE, "Keep SEED for good, if its gate lets it.")

@@ -139,6 +139,24 @@ def test_packets_go_out_at_their_interval_with_comparable_losses():
     assert torch.equal(first, run.trainer._probe_set.fixed(6)[0])
 
 
+def test_the_steering_policy_gets_packets_at_its_own_interval():
+    """Besides the configured one and while it is there; never denser than the log, so that it cannot slow the run."""
+    training = TrainingSettings(device="cpu", log_every_steps=2)
+    run = Run(settings=settings(training=training, policy=PolicySettings(packet_every_steps=5))).begin()
+
+    def steps_of_packets(count: int) -> list[int]:
+        before = len(run.packets())
+        run.steps(count)
+        return [p.snapshot.run.global_step for p in run.packets()[before:] if p.reason == "interval"]
+
+    run.submit(PolicyPresence(True, "tamiyo", 4))
+    assert steps_of_packets(11) == [4, 5, 8, 10]
+    run.submit(PolicyPresence(True, "tamiyo", 1))
+    assert steps_of_packets(6) == [14, 15, 16]
+    run.submit(PolicyPresence(False, "gone"))
+    assert steps_of_packets(6) == [20]
+
+
 # Commands
 
 

@@ -72,7 +72,7 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFieldReports(self, request, context):
-        """Field reports, newest first.
+        """Field reports, in the order in which they came.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class PolicyServiceStub:
     SubmitFieldReport: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.SubmitFieldReportRequest, _policy_service_pb2.SubmitFieldReportResponse]
     """Store a field report; sending the same report_id again changes nothing. The payload is a FieldReport."""
     ListFieldReports: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListFieldReportsRequest, _policy_service_pb2.ListFieldReportsResponse]
-    """Field reports, newest first."""
+    """Field reports, in the order in which they came."""
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -54,7 +54,7 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     SubmitFieldReport: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.SubmitFieldReportRequest, _policy_service_pb2.SubmitFieldReportResponse]  # type: ignore[assignment]
     """Store a field report; sending the same report_id again changes nothing. The payload is a FieldReport."""
     ListFieldReports: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListFieldReportsRequest, _policy_service_pb2.ListFieldReportsResponse]  # type: ignore[assignment]
-    """Field reports, newest first."""
+    """Field reports, in the order in which they came."""
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Policies: they hold a lease, get state packets, and decide before a deadline; training never waits."""
@@ -83,6 +83,6 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.ListFieldReportsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ListFieldReportsResponse, _abc.Awaitable[_policy_service_pb2.ListFieldReportsResponse]]:
-        """Field reports, newest first."""
+        """Field reports, in the order in which they came."""
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
