@@ -118,6 +118,8 @@ class EmergencyService:
         """Tell the trainer, once for each request id."""
         signer = call.signer
         handed = self._handed.get(request_id) or await self._handed_earlier(request_id)
+        # Looked up again after the wait: the same request may have come a second time and been handed over.
+        handed = self._handed.get(request_id) or handed
         if handed is not None:
             if handed.payload_sha256 != signer.payload_sha256:
                 raise RequestIdReused(request_id, handed.command_id)

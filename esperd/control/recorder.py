@@ -7,13 +7,14 @@ clients only once it is durable. Knows neither gRPC nor what a record means.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from esperd.leyline.commands import Outcome
 from esperd.leyline.errors import EsperdError
-from esperd.oona.failures import JournalUnavailable
+from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandRecord, Record, Settlement, SettleStatus
 
@@ -59,6 +60,8 @@ class Recorder:
         self._on_health = on_health
         self._log = log
         self._commands: list[CommandRecord] = []
+        # Outcomes of commands that are not durable yet, by command id; an id is here as long as its command is above.
+        self._too_early: dict[str, list[Outcome]] = {}
         self._outcomes: list[Outcome] = []
         self._records: list[Record] = []
         self._writer: asyncio.Task[None] | None = None
@@ -72,12 +75,13 @@ class Recorder:
     def accept_later(self, record: CommandRecord) -> None:
         """Record a command that was already handed over: an emergency does not wait for a disk."""
         self._commands.append(record)
+        self._too_early[record.command_id] = []
         self._is_awaited.set()
         self._start()
 
     def settle_later(self, outcome: Outcome) -> None:
-        """Record a final outcome."""
-        self._outcomes.append(outcome)
+        """Record a final outcome; that of a command which is not durable yet waits until it is."""
+        self._too_early.get(outcome.command_id, self._outcomes).append(outcome)
         self._is_awaited.set()
         self._start()
 
@@ -97,7 +101,8 @@ class Recorder:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
-        lost = len(self._commands) + len(self._outcomes) + len(self._records)
+        num_early = sum(map(len, self._too_early.values()))
+        lost = len(self._commands) + num_early + len(self._outcomes) + len(self._records)
         if lost:
             self._log.error("rows were lost: the journal could not be written", num_rows=lost)
 
@@ -122,10 +127,8 @@ class Recorder:
 
     async def _write_group(self) -> None:
         """Write the oldest rows of each kind; they leave the lists only when they are durable."""
-        # Taken at one moment: an outcome must not overtake its command, which comes before it.
-        commands, outcomes = self._commands[:MAX_GROUP], self._outcomes[:MAX_GROUP]
-        records = self._records[:MAX_GROUP]
-        await self._write_commands(commands)
+        await self._write_commands(self._commands[:MAX_GROUP])
+        outcomes, records = self._outcomes[:MAX_GROUP], self._records[:MAX_GROUP]
         # In one commit, and both to their end: a write cannot be taken back, and must not be asked for twice.
         written = await asyncio.gather(
             self._write_outcomes(outcomes), self._write_records(records), return_exceptions=True
@@ -138,6 +141,9 @@ class Recorder:
         if commands:
             await self._whole_or_single(commands, self._accept)
             del self._commands[: len(commands)]
+            again = {record.command_id for record in self._commands}
+            for command_id in [record.command_id for record in commands if record.command_id not in again]:
+                self._outcomes += self._too_early.pop(command_id, ())
 
     async def _write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
@@ -152,8 +158,25 @@ class Recorder:
             del self._records[: len(records)]
 
     async def _accept(self, records: Sequence[CommandRecord]) -> None:
-        answers = await self._journal.accept(records)
-        self._on_accepted([answer.record for answer in answers])
+        try:
+            answers = await self._journal.accept(records)
+        except RequestIdReused:
+            if len(records) > 1:
+                raise  # each is tried by itself
+            self._accept_unnamed(records[0])
+            return
+        own = []
+        for record, answer in zip(records, answers, strict=True):
+            if answer.record.command_id == record.command_id:
+                own.append(answer.record)
+            else:
+                self._accept_unnamed(record)
+        self._on_accepted(own)
+
+    def _accept_unnamed(self, record: CommandRecord) -> None:
+        """Try again without a request id that is another command's: the trainer has this one, so it needs its row."""
+        self._log.warning("a request id came twice", command_id=record.command_id, request_id=record.request_id)
+        self._commands.append(replace(record, request_id=""))
 
     async def _append(self, records: Sequence[Record]) -> None:
         await self._journal.append(*records)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 import structlog
 
 from esperd.control import recorder
@@ -10,8 +11,9 @@ from esperd.control.recorder import Recorder
 from esperd.leyline.commands import Outcome
 from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import CommandState
+from esperd.oona.failures import JournalUnavailable
 from esperd.oona.memory_journal import MemoryJournal
-from esperd.oona.records import Record, Settlement
+from esperd.oona.records import Acceptance, CommandQuery, CommandRecord, Record, Settlement
 
 
 class Watched(MemoryJournal):
@@ -68,3 +70,103 @@ async def test_rows_that_come_while_it_rests_share_the_next_commit() -> None:
     assert journal.writes == [("outcomes", 1), ("outcomes", 2), ("records", 2)]
     assert rests_s == [recorder.GROUP_S] * 2
     assert writer.is_idle
+
+
+class Held(MemoryJournal):
+    """A journal whose next accept fails, or waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = asyncio.Event()
+        self.is_asked = asyncio.Event()
+        self.num_failures = 0
+        self.order: list[str] = []
+
+    async def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
+        self.is_asked.set()
+        await self.is_open.wait()
+        if self.num_failures:
+            self.num_failures -= 1
+            raise JournalUnavailable("the disk is full")
+        answers = await super().accept(records)
+        self.order += [f"accept {record.command_id}" for record in records]
+        return answers
+
+    async def settle(self, outcomes: Sequence[Outcome], unix_s: float) -> tuple[Settlement, ...]:
+        self.order += [f"settle {found.command_id}" for found in outcomes]
+        return await super().settle(outcomes, unix_s)
+
+
+def command(number: int, request_id: str = "", payload: bytes = b"") -> CommandRecord:
+    return CommandRecord(f"c{number}", request_id, "p", "k", "m", "emergency", payload, payload.ljust(32), 0.0, "")
+
+
+def recorder_of(journal: MemoryJournal, heard: list[str]) -> Recorder:
+    async def sleep(_: float) -> None:
+        await asyncio.sleep(0)
+
+    return Recorder(
+        journal=journal,
+        clock=lambda: 0.0,
+        sleep=sleep,
+        on_accepted=lambda records: heard.extend(f"accepted {record.command_id}" for record in records),
+        on_settled=lambda found, _: heard.extend(f"settled {one.outcome.command_id}" for one in found),
+        on_health=lambda _: None,
+        log=structlog.get_logger(),
+    )
+
+
+@pytest.mark.parametrize("num_failures", [0, 2])
+async def test_an_outcome_waits_for_its_command(num_failures: int) -> None:
+    """An outcome that is there before its command is durable is recorded after it, through failures of the disk too."""
+    journal, heard = Held(), list[str]()
+    journal.num_failures = num_failures
+    writer = recorder_of(journal, heard)
+    writer.accept_later(command(1))
+    await journal.is_asked.wait()
+    writer.accept_later(command(2))
+    for number in (2, 1):
+        writer.settle_later(outcome(number))
+    assert not journal.order
+    journal.is_open.set()
+    await writer.flush(5.0)
+    assert sorted(heard) == ["accepted c1", "accepted c2", "settled c1", "settled c2"]
+    assert all(journal.order.index(f"accept c{n}") < journal.order.index(f"settle c{n}") for n in (1, 2))
+    assert writer.is_idle
+
+
+async def test_outcomes_wait_for_commands_of_a_later_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more commands than a group holds, the outcome of the last one does not overtake it."""
+    monkeypatch.setattr(recorder, "MAX_GROUP", 2)
+    journal, heard = Held(), list[str]()
+    journal.is_open.set()
+    writer = recorder_of(journal, heard)
+    for number in range(5):
+        writer.accept_later(command(number))
+    for number in reversed(range(5)):
+        writer.settle_later(outcome(number))
+    await writer.flush(5.0)
+    assert sorted(heard) == sorted(f"{what} c{n}" for what in ("accepted", "settled") for n in range(5))
+
+
+@pytest.mark.parametrize("payload", [b"", b"other"])
+async def test_a_command_under_a_request_id_in_use_has_its_own_row_and_outcome(payload: bytes) -> None:
+    """The trainer already has it, so it is recorded without that id; the first command is left as it is."""
+    journal, heard = Held(), list[str]()
+    journal.is_open.set()
+    writer = recorder_of(journal, heard)
+    writer.accept_later(command(1, "same"))
+    writer.settle_later(outcome(1))
+    await writer.flush(5.0)
+    writer.accept_later(command(2, "same", payload))
+    writer.accept_later(command(3, "new"))
+    for number in (2, 3):
+        writer.settle_later(outcome(number))
+    await writer.flush(5.0)
+    assert sorted(heard) == sorted(f"{what} c{n}" for what in ("accepted", "settled") for n in (1, 2, 3))
+    rows = (await journal.list_commands(CommandQuery())).rows
+    assert {row.command_id: (row.request_id, row.state.name) for row in rows} == {
+        "c1": ("same", "APPLIED"),
+        "c2": ("", "APPLIED"),
+        "c3": ("new", "APPLIED"),
+    }
