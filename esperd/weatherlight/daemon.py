@@ -31,6 +31,8 @@ from esperd.weatherlight.watch import until_ended, watch
 
 JOIN_S = 60.0
 """A trainer reaches its safe point within one step; this bounds a step that hangs."""
+HURRIED_JOIN_S = 10.0
+"""The same once a second signal has come: still time for a healthy step, so that hurry alone is no failure."""
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -136,12 +138,17 @@ class Daemon:
         self._server.conditions.drain()
         self._bridge.request_stop()
         hurry = asyncio.create_task(signals.second())
-        await _first_of(hurry, asyncio.create_task(self._join_trainer()))
+        began_s = time.monotonic()
+        joined = asyncio.create_task(self._join_trainer())
+        await _first_of(hurry, joined)
+        if hurry.done():
+            await asyncio.wait([joined], timeout=HURRIED_JOIN_S)
+        joined.cancel()
         await self._server.drain_and_stop(0.0 if hurry.done() else self._settings.control.drain_s)
         hurry.cancel()
         self._has_trainer_left = not self._trainer.is_alive()
         if not self._has_trainer_left:
-            self._log.error("the trainer did not reach a safe point", waited_s=JOIN_S)
+            self._log.error("the trainer did not reach a safe point", waited_s=round(time.monotonic() - began_s, 1))
         self._log.info("stopped", step=self._bridge.snapshot().run.global_step)
 
     async def _join_trainer(self) -> None:

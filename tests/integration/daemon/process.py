@@ -19,6 +19,9 @@ from esper.leyline.v1.vocabulary_pb2 import TrainerPhase
 from esperd.cli.keys import make_key_pair
 
 TINY_TASK = '''
+import time
+from dataclasses import replace
+
 import torch
 from torch import nn
 from esperd.tolaria.data import TensorBatches
@@ -33,6 +36,11 @@ def build(batch_size: int = 8) -> Task:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     data = TensorBatches(x, y, batch_size, shuffle_seed=0)
     return Task(model, torch.optim.AdamW(model.parameters()), nn.functional.mse_loss, data, TensorBatches(x, y, 64))
+
+
+def slow() -> Task:
+    """Steps of two seconds each."""
+    return replace(build(), loss_fn=lambda output, y: time.sleep(2) or nn.functional.mse_loss(output, y))
 
 
 def broken() -> Task:
@@ -87,6 +95,14 @@ class DaemonProcess:
                     assert time.monotonic() < deadline_s
                     await asyncio.sleep(0.02)
             yield client
+
+    async def until_logged(self, words: str) -> None:
+        """Wait until it has written these words."""
+        deadline_s = time.monotonic() + START_S
+        while words not in self.log:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline_s, self.log
+            await asyncio.sleep(0.005)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

@@ -37,13 +37,16 @@ async def test_sigint_drains_and_then_ends_the_process_by_sigint(start_daemon: S
 
 
 async def test_two_signals_shorten_the_end_but_keep_it_orderly(start_daemon: StartDaemon) -> None:
-    """The journal is closed and the status is 0 all the same."""
-    daemon = start_daemon()
+    """In the middle of a step: the trainer ends it, the journal is closed and the status is 0 all the same."""
+    daemon = start_daemon(task="tiny_task:slow")
     async with daemon.client() as client:
         await until_phase(client, TRAINER_PHASE_TRAINING)
     daemon.signal(signal.SIGTERM)
+    # Two of the same that wait together would be one.
+    await daemon.until_logged("shutting down")
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
+    assert "did not reach a safe point" not in daemon.log
     assert not (daemon.folder / "run" / "journal.sqlite-wal").exists()
 
 
