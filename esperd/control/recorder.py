@@ -121,6 +121,10 @@ class Recorder:
                 self._on_health(False)
                 self._log.error("the journal cannot be written; trying again", error=error.message)
                 await self._sleep(RETRY_S)
+            except Exception:  # noqa: BLE001 - the writer outlives a fault of its own: nobody else writes outcomes
+                self._on_health(False)
+                self._log.exception("a fault while writing to the journal; trying again")
+                await self._sleep(RETRY_S)
             else:
                 self._on_health(True)
                 await self._sleep(GROUP_S)

@@ -170,3 +170,23 @@ async def test_a_command_under_a_request_id_in_use_has_its_own_row_and_outcome(p
         "c2": ("", "APPLIED"),
         "c3": ("new", "APPLIED"),
     }
+
+
+async def test_the_writer_outlives_a_fault_of_its_own() -> None:
+    """An error that nobody foresaw is logged and the rows are written at the next try."""
+
+    class Faulty(MemoryJournal):
+        num_faults = 2
+
+        async def append(self, *records: Record) -> int:
+            if self.num_faults:
+                self.num_faults -= 1
+                raise RuntimeError("a fault")
+            return await super().append(*records)
+
+    journal, heard = Faulty(), []
+    writer = recorder_of(journal, heard)
+    writer.append_later(notice())
+    await writer.flush(5.0)
+    assert writer.is_idle
+    assert journal.num_faults == 0
