@@ -57,7 +57,8 @@ class SeedExecutor:
     @property
     def active(self) -> bool:
         """Whether any seed is live; while False the trainer calls none of the per-step methods."""
-        return any(seed.stage in LIVE for seed in self._garden.seeds.values())
+        seeds = self._garden.seeds
+        return bool(seeds) and any(seed.stage in LIVE for seed in seeds.values())
 
     @property
     def extra_flops(self) -> float:
@@ -90,7 +91,7 @@ class SeedExecutor:
 
     def tick_idle(self, step: int) -> bool:
         """Embargo and reset bookkeeping while no seed is live; cheap; True when the visible state changed."""
-        return self._gardener.tend_remains(step)
+        return bool(self._garden.remains) and self._gardener.tend_remains(step)
 
     def apply(self, command: SeedCommand, step: int, by: Attribution) -> int:
         """Carry out one command at the safe point; returns the seed's id.

@@ -27,6 +27,7 @@ class StepWindow:
 
     def __init__(self, budgets: BudgetSettings, seed_ratio: float) -> None:
         self._budgets = budgets
+        self._window_steps = budgets.window_steps
         self._seed_ratio = seed_ratio
         self._times_s: list[float] = []
         self._was_quiet = True
@@ -39,7 +40,7 @@ class StepWindow:
         self._times_s.append(step_s)
         if not is_quiet:
             self._was_quiet = False
-        return len(self._times_s) >= self._budgets.window_steps
+        return len(self._times_s) >= self._window_steps
 
     def close(self, *, is_loss_sound: bool) -> WindowMeasured:
         """Judge the window and begin the next."""

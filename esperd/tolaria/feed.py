@@ -26,11 +26,12 @@ class DeviceCopier:
         self._is_cuda = device.type == "cuda"
         use_stream = self._is_cuda and prefetch
         self._stream = torch.cuda.Stream(device) if use_stream else None  # type: ignore[no-untyped-call]  # torch's
-        self._is_identity = not self._is_cuda and not channels_last
+        self.is_identity = not self._is_cuda and not channels_last
+        """Whether batches are passed on as they are, so that none of the calls here does anything."""
 
     def start(self, batch: Batch) -> Batch:
         """Begin the copy; the result may be used after `finish`."""
-        if self._is_identity:
+        if self.is_identity:
             return batch
         if self._stream is None:
             return self._move(batch)
@@ -50,7 +51,7 @@ class DeviceCopier:
 
     def copy(self, batch: Batch) -> Batch:
         """Copy on the current stream."""
-        return batch if self._is_identity else self._move(batch)
+        return batch if self.is_identity else self._move(batch)
 
     def _move(self, batch: Batch) -> Batch:
         moved: Batch = pytree.tree_map_only(torch.Tensor, self._move_tensor, batch)
@@ -88,7 +89,7 @@ class Feed:
         assert staged is not None  # _open_epoch stages one or raises
         self._staged = None
         self.position += 1
-        return self._copier.finish(staged)
+        return staged if self._copier.is_identity else self._copier.finish(staged)
 
     def advance(self) -> bool:
         """Fetch the batch after this one; True when there is none, so that the epoch has ended."""
@@ -136,4 +137,5 @@ class Feed:
         if not isinstance(batch, _PAIR_TYPES) or len(batch) != 2:
             detail = f"a batch of train_data is {type(batch).__name__}, not a pair (inputs, targets)"
             raise EsperdError("TASK_INVALID", task=self._task_name, detail=detail)
-        return self._copier.start((batch[0], batch[1]))
+        pair = (batch[0], batch[1])
+        return pair if self._copier.is_identity else self._copier.start(pair)

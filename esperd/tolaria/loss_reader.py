@@ -6,7 +6,6 @@ itself.
 """
 
 from collections import deque
-from collections.abc import Iterable
 
 import torch
 
@@ -20,24 +19,19 @@ class LossReader:
     def __init__(self, device: torch.device, optimizer: torch.optim.Optimizer, *, has_scaler: bool) -> None:
         skips_on_device = has_scaler or bool(getattr(optimizer, "_step_supports_amp_scaling", False))
         self.is_immediate = device.type == "cpu" or not skips_on_device
-        """Whether `read` gives exactly the loss it was given."""
+        """Whether the trainer takes the loss itself, at once; then nothing is ever under way here."""
         self._optimizer = None if self.is_immediate or has_scaler else optimizer
         self._free: deque[torch.Tensor] = deque()
         self._under_way: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
         if not self.is_immediate:
             self._free.extend(torch.zeros((), pin_memory=True) for _ in range(_NUM_SLOTS))
 
-    def read(self, loss: torch.Tensor) -> Iterable[float]:
-        """The losses that have become known, in order; in the immediate case this one."""
-        if self.is_immediate:
-            return (loss.item(),)
-        return self._read_late(loss.detach())
-
     def drain(self) -> list[float]:
         """Wait for everything under way; at log steps."""
         return [self._finish(wait=True) for _ in range(len(self._under_way))]
 
-    def _read_late(self, loss: torch.Tensor) -> list[float]:
+    def read_late(self, loss: torch.Tensor) -> list[float]:
+        """Send this loss, detached, on its way; those that have become known meanwhile, in order."""
         if self._optimizer is not None:  # what a GradScaler sets too: the fused step leaves the weights alone
             self._optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]
             self._optimizer.grad_scale = None  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """The numbers that the trainer sends up at log steps.
 
-Training thread only; between log steps it only appends two floats a step.
+Training thread only; between log steps the trainer only appends two floats a step.
 """
 
 from statistics import median
@@ -14,19 +14,16 @@ class StepTelemetry:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._steps_s: list[float] = []
-        self._safe_points_s: list[float] = []
+        self.steps_s: list[float] = []
+        """Step times since the last log step; the trainer appends."""
+        self.safe_points_s: list[float] = []
+        """The safe points' part of each."""
         self.loss = float("nan")
         """The newest loss that is known."""
 
-    def note(self, step_s: float, safe_point_s: float) -> None:
-        """Count one step."""
-        self._steps_s.append(step_s)
-        self._safe_points_s.append(safe_point_s)
-
     def step_s(self) -> float:
         """Median step time since the last log step; 0 when there was none."""
-        return median(self._steps_s) if self._steps_s else 0.0
+        return median(self.steps_s) if self.steps_s else 0.0
 
     def emit_step(self, snapshot: Snapshot, gradient_norm: float | None, unix_ns: int) -> None:
         """Send the samples of a log step and forget its times."""
@@ -36,7 +33,7 @@ class StepTelemetry:
             "tolaria.step.time_ms": run.step_ms,
             "tolaria.step.samples_per_s": run.samples_per_s,
             "tolaria.step.learning_rate": run.learning_rate,
-            "tolaria.safe_point.time_us": median(self._safe_points_s) * 1e6 if self._safe_points_s else 0.0,
+            "tolaria.safe_point.time_us": median(self.safe_points_s) * 1e6 if self.safe_points_s else 0.0,
             "tolaria.emergency.level": float(run.emergency_level),
         }
         if gradient_norm is not None:
@@ -45,8 +42,8 @@ class StepTelemetry:
         slots = {site.site: index for index, site in enumerate(snapshot.sites, start=1)}
         for seed in snapshot.seeds:
             self._emit(_seed_samples(seed), slots.get(seed.site, 0), run.global_step, unix_ns)
-        self._steps_s.clear()
-        self._safe_points_s.clear()
+        self.steps_s.clear()
+        self.safe_points_s.clear()
 
     def emit_validation(self, snapshot: Snapshot, unix_ns: int) -> None:
         """Send what the validation found."""

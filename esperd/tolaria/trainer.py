@@ -120,6 +120,9 @@ class Trainer:
         self._log_every = training.log_every_steps
         self._validate_every = training.validate_every_steps
         self._packet_every = settings.policy.packet_every_steps
+        # The first step at which one of the three is due, so that the steps between do no more than compare with it:
+        # after the host's step the caches hold its weights, and every function touched has to come back from memory.
+        self._next_date = 0
 
     # The run
 
@@ -152,7 +155,9 @@ class Trainer:
         self._progress.flops += self._progress.host_step_flops
         epoch_ended = self._feed.advance()
         safe_point_s = time.perf_counter()
-        self._tend_seeds(step, is_growing)
+        # The executor's own work: gates, probes, culls, embargoes.
+        if executor.after_step(step) if is_growing else executor.tick_idle(step):
+            self._note_growth_change()
         ended_s = time.perf_counter()
         self._note_times(ended_s - started_s, ended_s - safe_point_s, is_growing)
         self._safe_point(epoch_ended)
@@ -171,25 +176,25 @@ class Trainer:
     def _update_host(self, loss: torch.Tensor, advice: StepAdvice) -> None:
         """Step the host, unless its loss is not finite or the guard advises against it."""
         is_finite = True
-        for value in self._loss_reader.read(loss):
-            anomaly = self._see_loss(value)
-            if anomaly is not None and self._loss_reader.is_immediate:
-                is_finite = anomaly.non_finite_in_row == 0
+        if self._loss_reader.is_immediate:
+            anomaly = self._see_loss(loss.item())
+            is_finite = anomaly is None or anomaly.non_finite_in_row == 0
+        else:
+            for value in self._loss_reader.read_late(loss.detach()):
+                self._see_loss(value)
         if is_finite and advice is StepAdvice.STEP:
             self.optimizers.step_host()
         else:
             self.optimizers.skip_host()
 
-    def _tend_seeds(self, step: int, is_growing: bool) -> None:
-        """Let the executor do its own work at the safe point: gates, probes, culls, embargoes."""
-        changed = self.executor.after_step(step) if is_growing else self.executor.tick_idle(step)
-        if changed:
-            self.optimizers.check_ownership(self.executor.grown_parameters())
-            self._note_change(True)
+    def _note_growth_change(self) -> None:
+        self.optimizers.check_ownership(self.executor.grown_parameters())
+        self._note_change(True)
 
     def _note_times(self, step_s: float, safe_point_s: float, is_growing: bool) -> None:
         self._bridge.beat(step_s)
-        self._telemetry.note(step_s, safe_point_s)
+        self._telemetry.steps_s.append(step_s)
+        self._telemetry.safe_points_s.append(safe_point_s)
         if self._step_window.note(step_s, is_quiet=not is_growing):
             measured = self._step_window.close(is_loss_sound=self._is_loss_sound)
             self._is_loss_sound = True
@@ -200,19 +205,23 @@ class Trainer:
 
     def _safe_point(self, epoch_ended: bool) -> None:
         """Log, validate and send packets when they are due; answer commands; stand still while paused or halted."""
-        step, log_every = self._progress.global_step, self._log_every
+        step, safety = self._progress.global_step, self.safety
+        if step >= self._next_date or epoch_ended or safety.level >= EmergencyLevel.ELEVATED:
+            self._keep_dates(step, epoch_ended)
+        if self._dispatcher.has_work(step, epoch_ended=epoch_ended):
+            self._dispatcher.run(step, epoch_ended=epoch_ended)
+        if self._standing.is_paused or safety.level is EmergencyLevel.HALT:
+            self._stand_still()
+
+    def _keep_dates(self, step: int, epoch_ended: bool) -> None:
+        """Log, validation and packets, each at its own interval, or at the epoch's end."""
+        intervals = (self._log_every, self._validate_every, self._packet_every)
+        self._next_date = min(step - step % every + every for every in intervals if every)
+        log_every = self._log_every
         if self.safety.level >= EmergencyLevel.ELEVATED:
             log_every = max(1, log_every // 5)
         if step % log_every == 0:
             self._log()
-        self._keep_dates(step, epoch_ended)
-        if self._dispatcher.has_work(step, epoch_ended=epoch_ended):
-            self._dispatcher.run(step, epoch_ended=epoch_ended)
-        if self._standing.is_paused or self.safety.is_halted:
-            self._stand_still()
-
-    def _keep_dates(self, step: int, epoch_ended: bool) -> None:
-        """Validation and packets, each at its own interval, or at the epoch's end."""
         if step % self._validate_every == 0 if self._validate_every else epoch_ended:
             self._validate()
         if epoch_ended:

@@ -157,6 +157,20 @@ def test_the_steering_policy_gets_packets_at_its_own_interval():
     assert steps_of_packets(6) == [20]
 
 
+def test_each_date_is_kept_at_its_own_interval():
+    """Logs, validations and packets come at multiples of their own; an elevated run logs five times as often."""
+    training = TrainingSettings(device="cpu", log_every_steps=10, validate_every_steps=6)
+    run = Run(settings=settings(training=training, policy=PolicySettings(packet_every_steps=4))).begin()
+    run.steps(13).submit(EmergencyCommand(EmergencyLevel.ELEVATED, "heat"))
+    run.steps(5).submit(EmergencyCommand(EmergencyLevel.UNSPECIFIED, "heat"))
+    run.steps(13)
+    samples, _ = run.bridge.take_samples()
+    assert [step for name, _, step, *_ in samples if name == "tolaria.step.loss"] == [10, 16, 18, 20, 30]
+    assert [step for name, _, step, *_ in samples if name == "tolaria.validation.loss"] == [6, 12, 18, 24, 30]
+    packets = [packet.snapshot.run.global_step for packet in run.packets() if packet.reason == "interval"]
+    assert packets == [4, 8, 16, 20, 28]
+
+
 # Commands
 
 
