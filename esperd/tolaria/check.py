@@ -64,7 +64,7 @@ def inspect_task(settings: Settings, search_path: Path | None = None) -> CheckRe
         inputs, targets, output = trainer.last_step()
     except EsperdError:
         raise
-    except Exception as error:  # the task's code runs here: whatever it raises is reported as theirs
+    except (Exception, SystemExit) as error:  # the task's code runs here: whatever it raises is reported as theirs
         raise EsperdError(
             "TASK_FAILED", task=run.task, detail=describe(error), traceback=user_traceback(error)
         ) from error

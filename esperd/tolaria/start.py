@@ -34,5 +34,5 @@ def build_trainer(
         return Trainer(task, settings, bridge, run_id=run_id, task_name=name, clock=clock)
     except EsperdError:
         raise
-    except Exception as error:  # finding the sites runs the user's model: what it raises is theirs
+    except (Exception, SystemExit) as error:  # finding the sites runs the user's model: what it raises is theirs
         raise EsperdError("TASK_FAILED", task=name, detail=describe(error), traceback=user_traceback(error)) from error

@@ -64,7 +64,10 @@ def load_task(spec: str, options: TaskOptions, search_path: Path | None = None) 
         task = build(**options)
     except EsperdError:
         raise
-    except Exception as error:  # the task function is the user's: whatever it raises is reported as theirs
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the task function is the user's: whatever it raises is reported as theirs
         raise _task_failed(spec, error) from error
     check_task(spec, task)
     return task  # type: ignore[no-any-return]  # check_task has just established it
@@ -108,7 +111,7 @@ def _import_function(spec: str, search_path: Path | None) -> Callable[..., Any]:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise EsperdError("TASK_NOT_FOUND", task=spec, detail=f"there is no module {error.name}") from error
         raise _task_failed(spec, error) from error
-    except Exception as error:  # importing runs the user's module: whatever it raises is theirs
+    except (Exception, SystemExit) as error:  # importing runs the user's module: whatever it raises is theirs
         raise _task_failed(spec, error) from error
     function = getattr(module, function_name, None)
     if not callable(function):

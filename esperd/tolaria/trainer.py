@@ -135,7 +135,7 @@ class Trainer:
             while not self._is_over:
                 self.step()
             self._finish()
-        except Exception as error:  # noqa: BLE001 - the task's code runs here: whatever it raises ends the run, not the daemon
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the task's code: what it raises ends the run, not the daemon
             self._fail(error)
         finally:
             self._bridge.close(self._progress.phase.name, self._dispatcher.take_deferred())
@@ -333,7 +333,7 @@ class Trainer:
         self._publisher.bump()
         self._send_packet("run_finished")
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Say what went wrong, with the user's own frames first, and leave the last state as it is."""
         self._progress.failure = describe(error)
         step = self._progress.global_step

@@ -61,7 +61,7 @@ def _train(settings: Settings, bridge: Bridge, run_id: str, search_path: Path, l
     except EsperdError as error:
         _give_up(bridge, error.message, error.metadata.get("traceback", ""), log)
         return
-    except Exception as error:  # noqa: BLE001 - the task's own modules run here; the daemon must outlive them
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the task's own modules run here; the daemon must outlive them
         _give_up(bridge, f"{type(error).__name__}: {error}", traceback.format_exc(), log)
         return
     log.info("training begins", run_id=run_id, task=settings.run.task)

@@ -1,5 +1,6 @@
 """Task functions that go wrong, each in its own way."""
 
+import sys
 from typing import Any
 
 import torch
@@ -44,3 +45,17 @@ def raising_in_forward() -> Task:
 
 def raising_in_backward() -> Task:
     return make_task(model=RaisingBackward(), step_flops=1.0)
+
+
+class Leaving(Raising):
+    """A layer that ends the process when it is trained, not when it is only looked at."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.is_grad_enabled():
+            sys.exit(3)
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+def leaving_in_a_step() -> Task:
+    return make_task(model=Leaving(), step_flops=1.0)

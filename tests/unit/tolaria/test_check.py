@@ -43,6 +43,7 @@ def test_a_report_says_what_one_step_showed():
         ("tests.unit.tolaria.harness:Clock", "TASK_INVALID"),
         ("tests.unit.tolaria.tasks:raising_in_forward", "TASK_FAILED"),
         ("tests.unit.tolaria.tasks:raising_in_backward", "TASK_FAILED"),
+        ("tests.unit.tolaria.tasks:leaving_in_a_step", "TASK_FAILED"),
     ],
 )
 def test_a_bad_task_is_an_error_of_the_catalogue(task: str, reason: str):

@@ -29,6 +29,9 @@ def broken():
 def deeper():
     raise ValueError("the data is odd")
 
+def leaving():
+    raise SystemExit(3)
+
 constant = 5
 """
 
@@ -39,6 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_task.py").write_text(SOURCE)
     (tmp_path / "my_bad_task.py").write_text("import no_such_package_at_all\n")
+    (tmp_path / "my_leaving_task.py").write_text("import sys\n\nsys.exit('no data')\n")
     monkeypatch.delitem(sys.modules, "my_task", raising=False)
     importlib.invalidate_caches()
     return tmp_path
@@ -62,6 +66,8 @@ def test_a_task_is_found_beside_the_configuration_and_gets_its_options(folder: P
         ("my_task:build", {"speed": 1}, "TASK_FAILED", "TypeError"),
         ("my_bad_task:build", {}, "TASK_FAILED", "no_such_package_at_all"),
         ("my_task:broken", {}, "TASK_FAILED", "ValueError: the data is odd"),
+        ("my_task:leaving", {}, "TASK_FAILED", "SystemExit: 3"),
+        ("my_leaving_task:build", {}, "TASK_FAILED", "SystemExit: no data"),
     ],
 )
 def test_everything_else_is_an_error_of_the_catalogue(

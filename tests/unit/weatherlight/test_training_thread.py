@@ -59,6 +59,34 @@ def test_a_task_that_raises_is_a_failed_run(tmp_path: Path, stream: io.StringIO)
     assert caught.value.reason == "TRAINER_NOT_RUNNING"
 
 
+LEAVING_TASK = """
+import sys
+
+{at_import}
+
+def build():
+    sys.exit("no data today")
+"""
+
+
+@pytest.mark.parametrize("at_import", ["", "sys.exit('no data today')"])
+def test_a_task_that_leaves_the_process_is_a_failed_run(at_import: str, tmp_path: Path, stream: io.StringIO) -> None:
+    """sys.exit ends neither the thread in silence nor the daemon: phase FAILED, with the catalogue's text."""
+    name = f"leaving_task_{'at_import' if at_import else 'in_call'}"
+    (tmp_path / f"{name}.py").write_text(LEAVING_TASK.format(at_import=at_import))
+    _, run = run_to_end(Settings(run=RunSettings(task=f"{name}:build")), tmp_path, stream)
+    assert run.phase is TrainerPhase.FAILED
+    assert run.failure.startswith("E-TASK-003")
+    assert "SystemExit: no data today" in run.failure
+
+
+def test_a_step_that_leaves_the_process_is_a_failed_run(stream: io.StringIO) -> None:
+    """Also once it trains."""
+    settings = Settings(run=RunSettings(task="tests.unit.tolaria.tasks:leaving_in_a_step", num_threads=1))
+    _, run = run_to_end(settings, Path.cwd(), stream)
+    assert (run.phase, run.failure) == (TrainerPhase.FAILED, "SystemExit: 3")
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
