@@ -21,7 +21,9 @@ def generate(target: Path) -> None:
     well_known = str(importlib.resources.files("grpc_tools") / "_proto")
     paths = [f"-I{PROTOS}", f"-I{well_known}"]
     _protoc([*paths, f"--python_out={target}", f"--pyi_out={target}", *files])
-    _protoc([*paths, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services])
+    # Beside the interpreter, which need not be on the PATH.
+    stubs = f"--plugin=protoc-gen-mypy_grpc={Path(sys.executable).parent / 'protoc-gen-mypy_grpc'}"
+    _protoc([*paths, f"--grpc_python_out={target}", stubs, f"--mypy_grpc_out=quiet:{target}", *services])
 
 
 def _protoc(arguments: list[str]) -> None:

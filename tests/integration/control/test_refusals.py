@@ -179,7 +179,8 @@ async def test_checks_12_and_13(stage: Theatre) -> None:
     command.reason = "another"
     error = await refused(submit(stage, command))
     assert (error.reason, error.status) == ("REQUEST_ID_REUSED", "ALREADY_EXISTS")
-    assert len(stage.trainer.applied) == 1
+    await eventually(lambda: len(stage.trainer.applied) > 0)
+    assert [applied.command_id for applied in stage.trainer.applied] == [first.command.command_id]
 
 
 SEED_OP = pb.CommandSeedOperation
