@@ -64,10 +64,7 @@ def load_task(spec: str, options: TaskOptions, search_path: Path | None = None) 
         task = build(**options)
     except EsperdError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # the task function is the user's: whatever it raises is reported as theirs
+    except (Exception, SystemExit) as error:  # the task function is the user's: whatever it raises is theirs
         raise _task_failed(spec, error) from error
     check_task(spec, task)
     return task  # type: ignore[no-any-return]  # check_task has just established it
