@@ -38,7 +38,7 @@ def run_reporting(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) 
     """Run an action; a refusal of the daemon becomes its text and exit code.
 
     Raises:
-        Failed: the daemon refused; NoAnswer when there was none.
+        Failed: the daemon refused, or a file cannot be used; NoAnswer when there was no daemon.
         SystemExit: interrupted by the user, or the reader of a pipe has gone.
     """
     from esper.client.errors import LeylineError, Unreachable
@@ -52,6 +52,8 @@ def run_reporting(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) 
     except BrokenPipeError:
         _close_stdout()
         raise SystemExit(0) from None
+    except OSError as error:
+        raise Failed(f"{error.filename or 'the system'}: {error.strerror or error}") from error
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 

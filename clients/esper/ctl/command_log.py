@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from esper import numbers
 from esper.ctl import tables
 from esper.ctl.connection import Where
 from esper.ctl.output import output_option, show
@@ -23,7 +24,7 @@ def command() -> None:
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(0, 20),
+    type=numbers.FiniteRange(0, 20),
     default=0.0,
     metavar="SECONDS",
     help="Wait so long for its outcome.",

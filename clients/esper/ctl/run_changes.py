@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from esper import numbers
 from esper.ctl.connection import Where
 from esper.ctl.output import columns, output_option, show
 from esper.ctl.seed_changes import key_values
@@ -40,7 +41,7 @@ resume = _control("resume", command_pb2.RUN_ACTION_RESUME, "Go on training.")
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=numbers.SECONDS,
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -60,7 +61,7 @@ def stop(where: Where, reason: str, request_id: str, wait: bool, timeout_s: floa
 
 
 @click.command()
-@click.argument("value", type=click.FloatRange(min=0))
+@click.argument("value", type=numbers.FiniteRange(min=0))
 @target_option
 @change_options
 @click.pass_obj

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from esper import numbers
 from esper.ctl.connection import Where
 from esper.ctl.submission import Terms, change_options, submit
 from esper.leyline.v1 import command_pb2, vocabulary_pb2
@@ -90,9 +91,9 @@ def schedule(steps: int | None, curve: str | None, target: float | None) -> comm
 @click.option("--blend-mode", type=click.Choice(BLENDS, case_sensitive=False), help="How it blends.")
 @click.option("--training-mode", type=click.Choice(MODES, case_sensitive=False), help="What it learns from.")
 @click.option("--isolation", type=click.Choice(ISOLATIONS, case_sensitive=False), help="How far the host may feel it.")
-@click.option("--alpha-steps", type=click.IntRange(min=1), help="Length of the blend ramp.")
+@click.option("--alpha-steps", type=numbers.POSITIVE32, help="Length of the blend ramp.")
 @click.option("--alpha-curve", type=click.Choice(CURVES, case_sensitive=False), help="Shape of the blend ramp.")
-@click.option("--alpha-target", type=click.FloatRange(0, 1), help="Where the blend ramp ends.")
+@click.option("--alpha-target", type=numbers.SHARE, help="Where the blend ramp ends.")
 @change_options
 @click.pass_obj
 def germinate(
@@ -137,9 +138,9 @@ def germinate(
     help="The stage that must be next; without it the next one, whichever that is.",
 )
 @click.option("--auto-advance", is_flag=True, help="The daemon goes on advancing it as its gates pass.")
-@click.option("--alpha-steps", type=click.IntRange(min=1), help="Length of the blend ramp.")
+@click.option("--alpha-steps", type=numbers.POSITIVE32, help="Length of the blend ramp.")
 @click.option("--alpha-curve", type=click.Choice(CURVES, case_sensitive=False), help="Shape of the blend ramp.")
-@click.option("--alpha-target", type=click.FloatRange(0, 1), help="Where the blend ramp ends.")
+@click.option("--alpha-target", type=numbers.SHARE, help="Where the blend ramp ends.")
 @change_options
 @click.pass_obj
 def advance(
@@ -164,8 +165,8 @@ def advance(
 
 @click.command("set-alpha")
 @click.argument("seed_id", metavar="SEED")
-@click.argument("target", type=click.FloatRange(0, 1))
-@click.option("--steps", type=click.IntRange(min=1), default=1, show_default=True, help="Length of the ramp.")
+@click.argument("target", type=numbers.SHARE)
+@click.option("--steps", type=numbers.POSITIVE32, default=1, show_default=True, help="Length of the ramp.")
 @click.option("--curve", type=click.Choice(CURVES, case_sensitive=False), help="Shape of the ramp.")
 @change_options
 @click.pass_obj

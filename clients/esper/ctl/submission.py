@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from esper import numbers
 from esper.ctl import tables, words
 from esper.ctl.connection import Where
 from esper.ctl.output import output_option, show
@@ -52,14 +53,14 @@ class Terms:
 _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     click.option("--reason", default="", help="Why, for the journal."),
     click.option("--request-id", default="", help="Your own id: sent again, it changes nothing."),
-    click.option("--expected-revision", type=click.IntRange(min=0), default=0, help="Only if it still is."),
-    click.option("--at-step", type=click.IntRange(min=1), help="Take effect at this step, not at once."),
+    click.option("--expected-revision", type=numbers.COUNT64, default=0, help="Only if it still is."),
+    click.option("--at-step", type=numbers.POSITIVE64, help="Take effect at this step, not at once."),
     click.option("--at-epoch", is_flag=True, help="Take effect at the next epoch boundary."),
-    click.option("--expires-in", "expires_in_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    click.option("--expires-in", "expires_in_s", type=numbers.LIFETIME, metavar="SECONDS",
                  help="Do not take effect later than that."),
     click.option("--validate-only", is_flag=True, help="Check everything, change nothing."),
     click.option("--wait", is_flag=True, help="Wait for the outcome; exit 1 unless it took effect."),
-    click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=60.0, show_default=True,
                  metavar="SECONDS", help="How long --wait waits."),
     output_option,
 )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from esper import numbers
 from esper.ctl.connection import Where
 from esper.ctl.output import as_values, columns, number, output_option, show
 from esper.failures import run_reporting
@@ -15,7 +16,7 @@ from esper.leyline.v1 import telemetry_service_pb2
 @click.option("--list", "names_only", is_flag=True, help="Show every metric there is, then leave.")
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 100),
+    type=numbers.FiniteRange(0, 100),
     default=2.0,
     show_default=True,
     metavar="PER_SECOND",

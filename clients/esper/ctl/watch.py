@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from esper import numbers
 from esper.ctl import words
 from esper.ctl.connection import Where
 from esper.ctl.output import as_values, count, duration, number
@@ -108,7 +109,7 @@ def values(picture: Picture, now_s: float) -> str:
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(0.1, 3600),
+    type=numbers.FiniteRange(0.1, 3600),
     default=None,
     metavar="SECONDS",
     help="Time between updates.  [default: 0.5 on a terminal, 2 in a pipe]",

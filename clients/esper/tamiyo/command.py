@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import structlog
 
+from esper import numbers
 from esper.address import POLICY_KEYS, find_target
 from esper.failures import run_reporting
 from esper.tamiyo.agent import Agent, Answer
@@ -41,24 +42,24 @@ def tamiyo() -> None:
               help="What is scarce: flops waits for a plateau, steps grows early.")  # fmt: skip
 @click.option("--random-seed", "--seed", "random_seed", type=int, default=0, show_default=True,
               help="Seed of the policy's own randomness.")  # fmt: skip
-@click.option("--packet-every", type=click.IntRange(min=0), default=25, show_default=True, metavar="STEPS",
+@click.option("--packet-every", type=numbers.COUNT32, default=25, show_default=True, metavar="STEPS",
               help="Ask for a packet so often besides each epoch's end; 0 leaves it to the daemon.")  # fmt: skip
 @click.option("--candidates", type=click.IntRange(1, 8), default=3, show_default=True,
               help="Seeds that compete at one site.")  # fmt: skip
 @click.option("--sites", "where", type=click.Choice(["parallel", "one-by-one"]), default="parallel", show_default=True,
               help="Grow at several sites in one round, or at one.")  # fmt: skip
-@click.option("--dwell", type=click.IntRange(min=0), default=0, metavar="STEPS",
+@click.option("--dwell", type=numbers.COUNT32, default=0, metavar="STEPS",
               help="Training of a candidate before it is judged; 0 chooses by site: 150, sequences 50.")  # fmt: skip
-@click.option("--hold-out", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+@click.option("--hold-out", type=numbers.SHARE, default=0.0, show_default=True,
               help="Chance that a wanted round is turned into waiting, as a control.")  # fmt: skip
 @click.option("--advise", is_flag=True, help="Decisions are recorded, not applied; takes no lease.")
 @click.option("--on-risk-pause", type=click.Choice(["growth", "run"]), default="growth", show_default=True,
               help="What a PAUSE of the risk engine holds: growth, or training until somebody resumes it.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(file_okay=False, path_type=Path), envvar="ESPER_STATE_DIR",
               help="Where undelivered field reports are kept.")  # fmt: skip
-@click.option("--connect-timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="SECONDS",
+@click.option("--connect-timeout", type=numbers.SECONDS, default=10.0, show_default=True, metavar="SECONDS",
               help="How long the first session may take to open.")  # fmt: skip
-@click.option("--reconnect-timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS",
+@click.option("--reconnect-timeout", type=numbers.SECONDS, default=300.0, show_default=True, metavar="SECONDS",
               help="How long a lost session may take to open again.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
               show_default=True, help="Least serious log line on stderr.")  # fmt: skip
@@ -108,6 +109,7 @@ def run(
 
     def work() -> None:
         target = find_target(address, key, POLICY_KEYS)
+        directory.mkdir(parents=True, exist_ok=True)  # fails now, not at the first packet
         agent = Agent(
             policy,
             RiskEngine(risk),

@@ -146,6 +146,33 @@ def test_terms_of_a_change(daemon: SmallDaemon) -> None:
     assert ctl(daemon, "cull", "1", "--at-epoch", "--at-step", "5").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--at-step", str(2**64)), ("--expected-revision", str(2**64)), ("--alpha-steps", str(2**32)),
+        ("--alpha-target", "nan"), ("--expires-in", "nan"), ("--expires-in", "inf"), ("--expires-in", "1e12"),
+        ("--timeout", "nan"), ("--timeout", "inf"), ("--timeout", "1e300"),
+    ],
+)  # fmt: skip
+def test_numbers_that_fit_nowhere_are_bad_usage(daemon: SmallDaemon, option: str, value: str) -> None:
+    """What the wire or a timer cannot hold is refused before anything is sent."""
+    result = ctl(daemon, "advance", "1", "--wait", option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+    assert not daemon.asked
+
+
+def test_the_greatest_numbers_are_sent(daemon: SmallDaemon) -> None:
+    """The limits are those of the wire."""
+    ctl(
+        daemon, "advance", "1", "--at-step", str(2**64 - 1), "--expected-revision", str(2**64 - 1),
+        "--alpha-steps", str(2**32 - 1), "--expires-in", str(30 * 86400),
+    )  # fmt: skip
+    asked = last(daemon)
+    assert asked.apply_at.global_step == asked.expected_revision == 2**64 - 1
+    assert asked.seed_operation.alpha.num_steps == 2**32 - 1
+
+
 def test_validate_only(daemon: SmallDaemon) -> None:
     """A command that is only checked changes nothing and says so."""
     result = ctl(daemon, "cull", "1", "--validate-only")

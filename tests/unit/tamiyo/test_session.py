@@ -122,6 +122,28 @@ def test_refusals_end_it(daemon: SmallDaemon, tmp_path: Path, reason: str, code:
     assert result.stderr.splitlines()[-1].startswith("error: E-")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--packet-every", str(2**32)), ("--dwell", str(2**32)), ("--hold-out", "nan"), ("--connect-timeout", "nan"),
+        ("--connect-timeout", "inf"), ("--reconnect-timeout", "1e300"),
+    ],
+)  # fmt: skip
+def test_numbers_that_fit_nowhere_are_bad_usage(daemon: SmallDaemon, tmp_path: Path, option: str, value: str) -> None:
+    """What the wire or a timer cannot hold is refused before a session opens."""
+    result = run(daemon, tmp_path, option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+
+
+def test_a_state_directory_that_cannot_be_is_one_line(daemon: SmallDaemon, tmp_path: Path) -> None:
+    """Exit 1 with the path and the system's reason, before a session opens."""
+    (tmp_path / "file").touch()
+    result = run(daemon, tmp_path, "--state-dir", str(tmp_path / "file" / "x"))
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'file' / 'x'}: Not a directory\n"
+
+
 def test_reports_wait_for_the_daemon(daemon: SmallDaemon, tmp_path: Path) -> None:
     """A report that an earlier process left in its journal is delivered by the next one."""
     line = {
