@@ -26,6 +26,7 @@ from esper.tamiyo.decision import PolicyCommand
 from esper.tamiyo.policies import UnknownPolicyError, make_policy
 from esper.tamiyo.risk import RiskEngine, RiskSettings
 from esper.tamiyo.runner import Runner, RunnerSettings
+from esper.tamiyo.session import Greet
 
 
 @click.group()
@@ -121,7 +122,13 @@ def run(
             monotonic=time.monotonic,
         )
         runner = Runner(
-            target.address, target.credentials, agent, settings, tell=_TELLERS[output], monotonic=time.monotonic
+            target.address,
+            target.credentials,
+            agent,
+            settings,
+            greet=_greeter(policy.name, advise, output),
+            tell=_TELLERS[output],
+            monotonic=time.monotonic,
         )
         asyncio.run(runner.run())
 
@@ -135,6 +142,16 @@ def default_state_directory() -> Path:
         return Path(given.split(":")[0])
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "esper" / "tamiyo"
+
+
+def _greeter(policy_name: str, advise: bool, output: str) -> Greet:
+    """Says on stderr what a session is for, to somebody who reads along."""
+
+    def greet(run_id: str) -> None:
+        if output == "text":
+            click.echo(f"{'advises' if advise else 'steers'} run {run_id} as policy {policy_name}", err=True)
+
+    return greet
 
 
 def _tell_text(answer: Answer, refusal: str) -> None:

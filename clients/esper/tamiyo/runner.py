@@ -16,7 +16,7 @@ from esper.client.attempts import backoff_s
 from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError, Unreachable
 from esper.tamiyo.agent import Agent
-from esper.tamiyo.session import End, Tell, attend
+from esper.tamiyo.session import End, Greet, Tell, attend
 
 PASSING = frozenset(
     {"LEASE_TAKEN", "LEASE_LOST", "DRAINING", "TRAINER_NOT_RUNNING", "JOURNAL_UNAVAILABLE", "SLOW_CONSUMER"}
@@ -49,6 +49,7 @@ class Runner:
         agent: Agent,
         settings: RunnerSettings,
         *,
+        greet: Greet,
         tell: Tell,
         monotonic: Callable[[], float],
     ) -> None:
@@ -56,6 +57,7 @@ class Runner:
         self._credentials = credentials
         self._agent = agent
         self._settings = settings
+        self._greet = greet
         self._tell = tell
         self._monotonic = monotonic
         self._patience_ends_s = monotonic() + settings.connect_s
@@ -103,9 +105,10 @@ class Runner:
             except LeylineError as error:
                 await self._wait_or_give_up(error)
 
-    def _opened(self) -> None:
+    def _opened(self, run_id: str) -> None:
         self._num_failures = 0
         self._was_open = True
+        self._greet(run_id)
 
     async def _wait_or_give_up(self, error: LeylineError) -> None:
         if self._was_open:

@@ -36,8 +36,12 @@ Tell = Callable[[Answer, str], None]
 """Shows an answer and the daemon's refusal of it, empty if there was none."""
 
 
+Greet = Callable[[str], None]
+"""Shows that a session is open, with the id of its run."""
+
+
 async def attend(
-    client: AsyncClient, agent: Agent, *, advise: bool, packet_every_steps: int, opened: Callable[[], None], tell: Tell
+    client: AsyncClient, agent: Agent, *, advise: bool, packet_every_steps: int, opened: Greet, tell: Tell
 ) -> End:
     """Hold one session until it ends.
 
@@ -50,7 +54,7 @@ async def attend(
     policy = agent.policy
     async with client.decision_session(mode, policy.name, policy.version, packet_every_steps) as session:
         _log.info("session open", lease_id=session.opened.lease_id, run_id=session.opened.run_id)
-        opened()
+        opened(session.opened.run_id)
         await _catch_up(client, agent)
         delivery = asyncio.create_task(_deliver_for_ever(client, agent), name="field-report-delivery")
         try:

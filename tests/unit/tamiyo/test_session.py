@@ -144,6 +144,21 @@ def test_a_state_directory_that_cannot_be_is_one_line(daemon: SmallDaemon, tmp_p
     assert result.stderr == f"error: {tmp_path / 'file' / 'x'}: Not a directory\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("-o", "text"), "steers run run-1 as policy heuristic\n"),
+        (("-o", "text", "--advise"), "advises run run-1 as policy heuristic\n"),
+        (("-o", "json"), ""),
+        (("-o", "none"), ""),
+    ],
+)
+def test_an_open_session_is_told(daemon: SmallDaemon, tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+    """One line on stderr for somebody who reads along; programs get none."""
+    daemon.packets = [packet(daemon, 1500, "run_finished")]
+    assert run(daemon, tmp_path, *arguments).stderr == line
+
+
 def test_reports_wait_for_the_daemon(daemon: SmallDaemon, tmp_path: Path) -> None:
     """A report that an earlier process left in its journal is delivered by the next one."""
     line = {
