@@ -68,7 +68,8 @@ def test_init_writes_an_example_that_is_valid(tmp_path: Path, capsys: pytest.Cap
     """The example loads, has about 25 lines, and is never written over."""
     assert run(["init", str(tmp_path / "mine")]) == 0
     assert "esperd check" in capsys.readouterr().out
-    assert load_settings(tmp_path / "mine" / "esperd.toml").run.task == "my_task:build"
+    example = load_settings(tmp_path / "mine" / "esperd.toml").run
+    assert (example.task, example.num_steps) == ("my_task:build", 0)  # a policy and an operator find it running
     assert len((tmp_path / "mine" / "my_task.py").read_text().splitlines()) <= 25
     assert run(["init", str(tmp_path / "mine")]) == 1
     assert "E-CFG-006" in capsys.readouterr().err
