@@ -303,9 +303,13 @@ class Trainer:
         if self._settings.policy.required:
             self.safety.handle(PolicyChanged(False, "none has come yet"), 0)
         self._note_change(True)
-        deadline_s = self._monotonic() + self._settings.run.wait_for_policy_s
+        patience_s = self._settings.run.wait_for_policy_s
+        deadline_s = self._monotonic() + patience_s
         while not (self._standing.is_policy_present or self._is_over) and self._monotonic() < deadline_s:
             self._wait_for_mail()
+        if patience_s and not (self._standing.is_policy_present or self._is_over):
+            text = f"no policy came in {patience_s:g} s, the run begins without one"
+            self._report(notice(self._clock, "policy.missed", text, "warning", 0))
         if self._standing.is_paused or self.safety.is_halted:
             self._stand_still()
         else:

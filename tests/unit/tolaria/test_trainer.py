@@ -296,6 +296,15 @@ def test_the_first_step_waits_for_a_policy():
     assert run.view.global_step == 3
 
 
+@pytest.mark.parametrize(("patience_s", "notices"), [(0.01, 1), (0.0, 0)])
+def test_a_policy_that_never_comes_is_told(patience_s: float, notices: int):
+    """The run begins without it once the wait is over; where nobody was to be waited for, nothing is told."""
+    run = Run(settings=settings(3, run={"wait_for_policy_s": patience_s}))
+    run.trainer.run()
+    assert run.view.global_step == 3
+    assert len(run.notices("policy.missed")) == notices
+
+
 def test_a_lost_policy_makes_the_run_conservative_until_it_returns():
     """No new seeds meanwhile, and no step is lost."""
     run = Run(settings=growing()).begin()
