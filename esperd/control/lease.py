@@ -43,10 +43,6 @@ class LeaseTable:
         """Principal of the steering policy, empty if nobody holds the lease."""
         return "" if self._holder is None else self._sessions[self._holder].principal
 
-    def holds_lease(self, session_id: str) -> bool:
-        """Whether this session steers."""
-        return self._holder == session_id
-
     def open(self, session_id: str, mode: LeaseMode, principal: str) -> Presence | None:
         """Begin a session; a steering one takes the lease.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from esperd.leyline.errors import EsperdError
 from esperd.oona.owner_lock import OwnerLock
 
-SOCKET_NAME = "leyline.sock"
 JOURNAL_NAME = "journal.sqlite"
 KEYRING_NAME = "keys.toml"
 
@@ -34,11 +33,6 @@ class RunDirectory:
     def journal_path(self) -> Path:
         """The journal's file."""
         return self.path / JOURNAL_NAME
-
-    @property
-    def default_address(self) -> str:
-        """The address the control plane listens on when the configuration names none."""
-        return f"unix:{self.path / SOCKET_NAME}"
 
     def keyring_path(self, configured: str) -> Path | None:
         """The key ring's file: the configured one, else the directory's own if it is there, else None."""

@@ -77,14 +77,12 @@ class Agent:
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._asked: dict[str, _Asked] = {}
-        self._last: Observation | None = None
         self.journal: ReportJournal | None = None
         """The reports of the run that is being watched."""
 
     def answer(self, request: policy_service_pb2.DecisionRequest) -> Answer:
         """Decide on a packet; never raises for anything the policy does."""
         observation = self._tracker.observe(self.reader.read(request.packet))
-        self._last = observation
         self._open_journal(observation.run_id)
         began_s = self._monotonic()
         decision = self._decide(observation, began_s)
