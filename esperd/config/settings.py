@@ -160,6 +160,10 @@ class BudgetSettings:
     """Absolute cap of a step; 0 means none."""
     anomaly_window: int = 50
     """Losses in the window of the loss-anomaly rule."""
+    full_rollback_s: float = 12.0
+    """A rollback that cannot be prepared within this is given up."""
+    max_rollbacks: int = 3
+    """Automatic rollbacks without a new good state between them that halt the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,28 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """`[checkpoints]`: what is kept, so that nothing is lost."""
+
+    directory: str = ""
+    """Where checkpoints go; empty means `<run directory>/checkpoints`."""
+    every_steps: int = 500
+    """Write a checkpoint every so many steps; 0 writes them only by command, in emergencies and at the end."""
+    keep: int = 3
+    """Scheduled checkpoints kept, besides the newest good one."""
+    keep_every_steps: int = 0
+    """Checkpoints at multiples of this step are kept for ever; 0 keeps none for ever."""
+    snapshot_every_steps: int = 100
+    """Keep a state in memory every so many steps, for fast rollbacks; 0 keeps only those that are checkpointed."""
+    snapshots: int = 2
+    """States between two checkpoints that are kept in memory."""
+    max_snapshot_bytes: int = 8 << 30
+    """Memory of all kept states together; a run whose state is too large for two keeps them on disk only."""
+    good_after_steps: int = 50
+    """A state is good once so many healthy steps have followed it."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """`[policy]`: what a policy is sent."""
 
@@ -226,5 +252,6 @@ class Settings:
     budgets: BudgetSettings = BudgetSettings()
     control: ControlSettings = ControlSettings()
     journal: JournalSettings = JournalSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     policy: PolicySettings = PolicySettings()
     log: LogSettings = LogSettings()

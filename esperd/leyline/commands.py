@@ -15,6 +15,7 @@ from esperd.leyline.vocabulary import (
     EmergencyLevel,
     Isolation,
     Operation,
+    RollbackTier,
     TrainingMode,
 )
 
@@ -88,6 +89,27 @@ class StopCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointCommand:
+    """Write a checkpoint of this safe point; APPLIED once it is durable on disk."""
+
+    note: str = ""
+    """Words for people, kept in the checkpoint's manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackCommand:
+    """Go back to an earlier state of the run; opens a new timeline. Exactly one of the three targets is given."""
+
+    checkpoint_id: str = ""
+    """To this checkpoint, of whatever timeline."""
+    global_step: int = -1
+    """To the newest good state of this timeline at or before this step; -1 means not by step."""
+    before_seed_id: int = 0
+    """To the newest good state before this seed germinated; 0 means not by seed."""
+    tier: RollbackTier = RollbackTier.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerCommand:
     """Open or close a named circuit breaker by hand."""
 
@@ -121,6 +143,8 @@ Payload = (
     | PauseCommand
     | ResumeCommand
     | StopCommand
+    | CheckpointCommand
+    | RollbackCommand
     | BreakerCommand
     | EmergencyCommand
     | PolicyPresence
@@ -176,3 +200,7 @@ class Outcome:
     refusal: Refusal | None = None
     seed_id: int = 0
     """The seed that the command made or touched, 0 if none."""
+    timeline: int = 1
+    """The timeline of `global_step`."""
+    sequence: int = 0
+    """Number among the outcomes that the trainer gave, over all starts of the run; 0 when the trainer did not give it."""

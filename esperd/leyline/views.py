@@ -11,6 +11,7 @@ from esperd.leyline.vocabulary import (
     BlendMode,
     BlueprintTier,
     BreakerState,
+    CheckpointKind,
     EmergencyLevel,
     Gate,
     Isolation,
@@ -208,6 +209,39 @@ class RunView:
     """The cause of a stall, empty when there is none."""
     failure: str = ""
     """Why the run failed, empty when it did not."""
+    timeline: int = 1
+    """The branch of the run's history on which it is now; a rollback opens a new one."""
+    resumed_from: str = ""
+    """Id of the checkpoint from which this start of the daemon went on, empty when it began the run."""
+    catch_up_step: int = 0
+    """While CATCHING_UP: the step up to which an earlier start's work is done again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """A state of the run to which a rollback can go."""
+
+    global_step: int
+    timeline: int
+    checkpoint_id: str
+    """Empty while the state is in memory only."""
+    in_memory: bool
+    is_good: bool
+    """The steps that followed it stayed healthy."""
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineView:
+    """One branch of the run's history."""
+
+    timeline: int
+    parent: int
+    """0 for the first."""
+    fork_step: int
+    """The step of the parent's state from which it goes on."""
+    cause: str = ""
+    """A command id, or the rule that rolled back, e.g. `loss_anomaly`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +256,10 @@ class Snapshot:
     optimizers: tuple[OptimizerGroupView, ...] = ()
     emergencies: tuple[EmergencyView, ...] = ()
     breakers: tuple[BreakerView, ...] = ()
+    restore_points: tuple[RestorePoint, ...] = ()
+    """Oldest first."""
+    timelines: tuple[TimelineView, ...] = (TimelineView(1, 0, 0),)
+    """Every timeline of the run, oldest first; the last one is the current one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +277,7 @@ class TransitionEvent:
     """A command id, `auto`, or the rule that acted, e.g. `guard:non_finite`."""
     gate: GateResult | None
     unix_s: float
+    timeline: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +293,44 @@ class NoticeEvent:
     revision: int
     unix_s: float
     attributes: Mapping[str, str] = field(default_factory=dict)
+    timeline: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEvent:
+    """A checkpoint is durable on disk; goes to the journal."""
+
+    checkpoint_id: str
+    kind: CheckpointKind
+    global_step: int
+    timeline: int
+    num_bytes: int
+    pause_ms: float
+    """For how long the training thread stood still."""
+    write_ms: float
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEvent:
+    """A rollback has opened a new timeline; goes to the journal. Seeds that the rollback removed or brought back are
+    told by `removed_seed_ids` and `restored_seed_ids`, not by transitions.
+    """
+
+    timeline: int
+    parent: int
+    fork_step: int
+    """The step that the run has gone back to."""
+    left_step: int
+    """The step that the parent had reached."""
+    checkpoint_id: str
+    """Where the state came from; empty when it came from memory."""
+    cause: str
+    """A command id, or the rule that rolled back, e.g. `loss_anomaly`."""
+    removed_seed_ids: tuple[int, ...]
+    restored_seed_ids: tuple[int, ...]
+    revision: int
+    unix_s: float
 
 
 @dataclass(frozen=True, slots=True)

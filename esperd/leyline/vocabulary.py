@@ -143,6 +143,36 @@ class TrainerPhase(enum.IntEnum):
     FINISHED = 6
     FAILED = 7
     HALTED = 8
+    CATCHING_UP = 9
+    """Doing again what an earlier start had done after its last checkpoint."""
+    ROLLING_BACK = 10
+
+
+class CheckpointKind(enum.IntEnum):
+    """Why a checkpoint was written."""
+
+    UNSPECIFIED = 0
+    SCHEDULED = 1
+    """At its interval."""
+    REQUESTED = 2
+    """By a command."""
+    EMERGENCY = 3
+    """Because the run became conservative or halted."""
+    FINAL = 4
+    """When the run ended, or the daemon left it."""
+    FORK = 5
+    """The first state of a new timeline."""
+
+
+class RollbackTier(enum.IntEnum):
+    """Where the state of a rollback comes from."""
+
+    UNSPECIFIED = 0
+    """From memory if it is there, else from disk."""
+    FAST = 1
+    """From memory."""
+    FULL = 2
+    """From disk."""
 
 
 class BlueprintTier(enum.IntEnum):

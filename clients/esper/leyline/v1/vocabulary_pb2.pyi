@@ -111,6 +111,8 @@ class TrainerPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRAINER_PHASE_FINISHED: _ClassVar[TrainerPhase]
     TRAINER_PHASE_FAILED: _ClassVar[TrainerPhase]
     TRAINER_PHASE_HALTED: _ClassVar[TrainerPhase]
+    TRAINER_PHASE_CATCHING_UP: _ClassVar[TrainerPhase]
+    TRAINER_PHASE_ROLLING_BACK: _ClassVar[TrainerPhase]
 
 class BlueprintTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -139,6 +141,21 @@ class LeaseMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEASE_MODE_UNSPECIFIED: _ClassVar[LeaseMode]
     LEASE_MODE_STEER: _ClassVar[LeaseMode]
     LEASE_MODE_ADVISE: _ClassVar[LeaseMode]
+
+class CheckpointKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHECKPOINT_KIND_UNSPECIFIED: _ClassVar[CheckpointKind]
+    CHECKPOINT_KIND_SCHEDULED: _ClassVar[CheckpointKind]
+    CHECKPOINT_KIND_REQUESTED: _ClassVar[CheckpointKind]
+    CHECKPOINT_KIND_EMERGENCY: _ClassVar[CheckpointKind]
+    CHECKPOINT_KIND_FINAL: _ClassVar[CheckpointKind]
+    CHECKPOINT_KIND_FORK: _ClassVar[CheckpointKind]
+
+class RollbackTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLLBACK_TIER_UNSPECIFIED: _ClassVar[RollbackTier]
+    ROLLBACK_TIER_FAST: _ClassVar[RollbackTier]
+    ROLLBACK_TIER_FULL: _ClassVar[RollbackTier]
 SEED_STAGE_UNKNOWN: SeedLifecycleStage
 SEED_STAGE_DORMANT: SeedLifecycleStage
 SEED_STAGE_GERMINATED: SeedLifecycleStage
@@ -214,6 +231,8 @@ TRAINER_PHASE_STOPPING: TrainerPhase
 TRAINER_PHASE_FINISHED: TrainerPhase
 TRAINER_PHASE_FAILED: TrainerPhase
 TRAINER_PHASE_HALTED: TrainerPhase
+TRAINER_PHASE_CATCHING_UP: TrainerPhase
+TRAINER_PHASE_ROLLING_BACK: TrainerPhase
 BLUEPRINT_TIER_UNSPECIFIED: BlueprintTier
 BLUEPRINT_TIER_SAFE: BlueprintTier
 BLUEPRINT_TIER_EXPERIMENTAL: BlueprintTier
@@ -230,3 +249,12 @@ FIELD_REPORT_OUTCOME_ABORTED: FieldReportOutcome
 LEASE_MODE_UNSPECIFIED: LeaseMode
 LEASE_MODE_STEER: LeaseMode
 LEASE_MODE_ADVISE: LeaseMode
+CHECKPOINT_KIND_UNSPECIFIED: CheckpointKind
+CHECKPOINT_KIND_SCHEDULED: CheckpointKind
+CHECKPOINT_KIND_REQUESTED: CheckpointKind
+CHECKPOINT_KIND_EMERGENCY: CheckpointKind
+CHECKPOINT_KIND_FINAL: CheckpointKind
+CHECKPOINT_KIND_FORK: CheckpointKind
+ROLLBACK_TIER_UNSPECIFIED: RollbackTier
+ROLLBACK_TIER_FAST: RollbackTier
+ROLLBACK_TIER_FULL: RollbackTier
