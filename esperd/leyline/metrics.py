@@ -20,7 +20,11 @@ class Metric:
     description: str
 
 
+TIMELINE = "tolaria.timeline.number"
+"""The first sample of each log step, and the first one after a rollback: what follows it lies on this timeline."""
+
 _METRICS = (
+    Metric(TIMELINE, "1", "the branch of the run's history, from 1; a rollback opens a new one"),
     Metric("tolaria.step.loss", "1", "training loss of a logged step"),
     Metric("tolaria.step.time_ms", "ms", "median step time since the last log step"),
     Metric("tolaria.step.samples_per_s", "1/s", "training throughput"),

@@ -229,6 +229,10 @@ class RestorePoint:
     is_good: bool
     """The steps that followed it stayed healthy."""
     num_bytes: int
+    unix_s: float = 0.0
+    """When it was taken."""
+    sequence: int = 0
+    """`Outcome.sequence` of the last outcome that it contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,8 @@ class TimelineView:
     """The step of the parent's state from which it goes on."""
     cause: str = ""
     """A command id, or the rule that rolled back, e.g. `loss_anomaly`."""
+    left_step: int = 0
+    """The step that the parent had reached when it was left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class CommandType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND_TYPE_PAUSE: _ClassVar[CommandType]
     COMMAND_TYPE_EMERGENCY: _ClassVar[CommandType]
     COMMAND_TYPE_STRUCTURAL_PRUNING: _ClassVar[CommandType]
+    COMMAND_TYPE_CHECKPOINT: _ClassVar[CommandType]
 
 class OptimizerAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +43,7 @@ COMMAND_TYPE_CIRCUIT_BREAKER: CommandType
 COMMAND_TYPE_PAUSE: CommandType
 COMMAND_TYPE_EMERGENCY: CommandType
 COMMAND_TYPE_STRUCTURAL_PRUNING: CommandType
+COMMAND_TYPE_CHECKPOINT: CommandType
 OPTIMIZER_ACTION_UNSPECIFIED: OptimizerAction
 OPTIMIZER_ACTION_SET_HYPERPARAMETERS: OptimizerAction
 OPTIMIZER_ACTION_RESET_STATE: OptimizerAction
@@ -126,6 +128,24 @@ class CommandRunControl(_message.Message):
     action: RunAction
     def __init__(self, action: _Optional[_Union[RunAction, str]] = ...) -> None: ...
 
+class CommandCheckpoint(_message.Message):
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    def __init__(self, note: _Optional[str] = ...) -> None: ...
+
+class CommandRollback(_message.Message):
+    __slots__ = ("checkpoint_id", "global_step", "before_seed_id", "tier")
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    checkpoint_id: str
+    global_step: int
+    before_seed_id: str
+    tier: _vocabulary_pb2.RollbackTier
+    def __init__(self, checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ..., before_seed_id: _Optional[str] = ..., tier: _Optional[_Union[_vocabulary_pb2.RollbackTier, str]] = ...) -> None: ...
+
 class ApplyAt(_message.Message):
     __slots__ = ("global_step", "epoch_boundary")
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -147,7 +167,7 @@ class RiskVerdict(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., action: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class AdaptationCommand(_message.Message):
-    __slots__ = ("version", "command_id", "command_type", "target_seed_id", "request_id", "reason", "seed_operation", "optimizer_adjustment", "circuit_breaker", "run_control", "expected_revision", "apply_at", "expire_time", "validate_only", "decision_id", "risk")
+    __slots__ = ("version", "command_id", "command_type", "target_seed_id", "request_id", "reason", "seed_operation", "optimizer_adjustment", "circuit_breaker", "run_control", "checkpoint", "rollback", "expected_revision", "apply_at", "expire_time", "validate_only", "decision_id", "risk")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +178,8 @@ class AdaptationCommand(_message.Message):
     OPTIMIZER_ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
     CIRCUIT_BREAKER_FIELD_NUMBER: _ClassVar[int]
     RUN_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     APPLY_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -174,13 +196,15 @@ class AdaptationCommand(_message.Message):
     optimizer_adjustment: CommandOptimizerAdjustment
     circuit_breaker: CommandCircuitBreaker
     run_control: CommandRunControl
+    checkpoint: CommandCheckpoint
+    rollback: CommandRollback
     expected_revision: int
     apply_at: ApplyAt
     expire_time: _timestamp_pb2.Timestamp
     validate_only: bool
     decision_id: str
     risk: _containers.RepeatedCompositeFieldContainer[RiskVerdict]
-    def __init__(self, version: _Optional[int] = ..., command_id: _Optional[str] = ..., command_type: _Optional[_Union[CommandType, str]] = ..., target_seed_id: _Optional[str] = ..., request_id: _Optional[str] = ..., reason: _Optional[str] = ..., seed_operation: _Optional[_Union[CommandSeedOperation, _Mapping]] = ..., optimizer_adjustment: _Optional[_Union[CommandOptimizerAdjustment, _Mapping]] = ..., circuit_breaker: _Optional[_Union[CommandCircuitBreaker, _Mapping]] = ..., run_control: _Optional[_Union[CommandRunControl, _Mapping]] = ..., expected_revision: _Optional[int] = ..., apply_at: _Optional[_Union[ApplyAt, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., validate_only: _Optional[bool] = ..., decision_id: _Optional[str] = ..., risk: _Optional[_Iterable[_Union[RiskVerdict, _Mapping]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., command_id: _Optional[str] = ..., command_type: _Optional[_Union[CommandType, str]] = ..., target_seed_id: _Optional[str] = ..., request_id: _Optional[str] = ..., reason: _Optional[str] = ..., seed_operation: _Optional[_Union[CommandSeedOperation, _Mapping]] = ..., optimizer_adjustment: _Optional[_Union[CommandOptimizerAdjustment, _Mapping]] = ..., circuit_breaker: _Optional[_Union[CommandCircuitBreaker, _Mapping]] = ..., run_control: _Optional[_Union[CommandRunControl, _Mapping]] = ..., checkpoint: _Optional[_Union[CommandCheckpoint, _Mapping]] = ..., rollback: _Optional[_Union[CommandRollback, _Mapping]] = ..., expected_revision: _Optional[int] = ..., apply_at: _Optional[_Union[ApplyAt, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., validate_only: _Optional[bool] = ..., decision_id: _Optional[str] = ..., risk: _Optional[_Iterable[_Union[RiskVerdict, _Mapping]]] = ...) -> None: ...
 
 class CommandError(_message.Message):
     __slots__ = ("code", "reason", "message", "metadata")
@@ -202,7 +226,7 @@ class CommandError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("command_id", "state", "request", "principal", "accept_time", "update_time", "global_step", "revision", "error", "seed_id")
+    __slots__ = ("command_id", "state", "request", "principal", "accept_time", "update_time", "global_step", "revision", "error", "seed_id", "timeline", "sequence")
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -213,6 +237,8 @@ class Command(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     command_id: str
     state: _vocabulary_pb2.CommandState
     request: AdaptationCommand
@@ -223,4 +249,6 @@ class Command(_message.Message):
     revision: int
     error: CommandError
     seed_id: str
-    def __init__(self, command_id: _Optional[str] = ..., state: _Optional[_Union[_vocabulary_pb2.CommandState, str]] = ..., request: _Optional[_Union[AdaptationCommand, _Mapping]] = ..., principal: _Optional[str] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[_Union[CommandError, _Mapping]] = ..., seed_id: _Optional[str] = ...) -> None: ...
+    timeline: int
+    sequence: int
+    def __init__(self, command_id: _Optional[str] = ..., state: _Optional[_Union[_vocabulary_pb2.CommandState, str]] = ..., request: _Optional[_Union[AdaptationCommand, _Mapping]] = ..., principal: _Optional[str] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[_Union[CommandError, _Mapping]] = ..., seed_id: _Optional[str] = ..., timeline: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...

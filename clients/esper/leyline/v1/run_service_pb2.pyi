@@ -17,18 +17,22 @@ class GetRunRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class GetRunResponse(_message.Message):
-    __slots__ = ("run", "revision", "emergencies", "breakers", "lease_principal")
+    __slots__ = ("run", "revision", "emergencies", "breakers", "lease_principal", "timelines", "restore_points")
     RUN_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     EMERGENCIES_FIELD_NUMBER: _ClassVar[int]
     BREAKERS_FIELD_NUMBER: _ClassVar[int]
     LEASE_PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_POINTS_FIELD_NUMBER: _ClassVar[int]
     run: _state_pb2.Run
     revision: int
     emergencies: _containers.RepeatedCompositeFieldContainer[_state_pb2.Emergency]
     breakers: _containers.RepeatedCompositeFieldContainer[_state_pb2.CircuitBreaker]
     lease_principal: str
-    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., revision: _Optional[int] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ..., lease_principal: _Optional[str] = ...) -> None: ...
+    timelines: _containers.RepeatedCompositeFieldContainer[_state_pb2.Timeline]
+    restore_points: _containers.RepeatedCompositeFieldContainer[_state_pb2.RestorePoint]
+    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., revision: _Optional[int] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ..., lease_principal: _Optional[str] = ..., timelines: _Optional[_Iterable[_Union[_state_pb2.Timeline, _Mapping]]] = ..., restore_points: _Optional[_Iterable[_Union[_state_pb2.RestorePoint, _Mapping]]] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

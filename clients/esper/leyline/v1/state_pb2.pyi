@@ -227,7 +227,7 @@ class CircuitBreaker(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[_vocabulary_pb2.CircuitBreakerState, str]] = ..., num_failures: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "task", "phase", "global_step", "epoch", "num_steps_total", "train_loss", "val_loss", "metrics", "learning_rate", "lr_phase", "samples_per_s", "step_ms", "baseline_step_ms", "num_host_parameters", "num_grown_parameters", "train_flops", "host_step_flops", "device", "emergency_level", "start_time", "stall", "failure")
+    __slots__ = ("run_id", "task", "phase", "global_step", "epoch", "num_steps_total", "train_loss", "val_loss", "metrics", "learning_rate", "lr_phase", "samples_per_s", "step_ms", "baseline_step_ms", "num_host_parameters", "num_grown_parameters", "train_flops", "host_step_flops", "device", "emergency_level", "start_time", "stall", "failure", "timeline", "resumed_from", "catch_up_step")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +258,9 @@ class Run(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     STALL_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FROM_FIELD_NUMBER: _ClassVar[int]
+    CATCH_UP_STEP_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     task: str
     phase: _vocabulary_pb2.TrainerPhase
@@ -281,7 +284,52 @@ class Run(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     stall: str
     failure: str
-    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., phase: _Optional[_Union[_vocabulary_pb2.TrainerPhase, str]] = ..., global_step: _Optional[int] = ..., epoch: _Optional[int] = ..., num_steps_total: _Optional[int] = ..., train_loss: _Optional[float] = ..., val_loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., lr_phase: _Optional[str] = ..., samples_per_s: _Optional[float] = ..., step_ms: _Optional[float] = ..., baseline_step_ms: _Optional[float] = ..., num_host_parameters: _Optional[int] = ..., num_grown_parameters: _Optional[int] = ..., train_flops: _Optional[float] = ..., host_step_flops: _Optional[float] = ..., device: _Optional[str] = ..., emergency_level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stall: _Optional[str] = ..., failure: _Optional[str] = ...) -> None: ...
+    timeline: int
+    resumed_from: str
+    catch_up_step: int
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., phase: _Optional[_Union[_vocabulary_pb2.TrainerPhase, str]] = ..., global_step: _Optional[int] = ..., epoch: _Optional[int] = ..., num_steps_total: _Optional[int] = ..., train_loss: _Optional[float] = ..., val_loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., lr_phase: _Optional[str] = ..., samples_per_s: _Optional[float] = ..., step_ms: _Optional[float] = ..., baseline_step_ms: _Optional[float] = ..., num_host_parameters: _Optional[int] = ..., num_grown_parameters: _Optional[int] = ..., train_flops: _Optional[float] = ..., host_step_flops: _Optional[float] = ..., device: _Optional[str] = ..., emergency_level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stall: _Optional[str] = ..., failure: _Optional[str] = ..., timeline: _Optional[int] = ..., resumed_from: _Optional[str] = ..., catch_up_step: _Optional[int] = ...) -> None: ...
+
+class RestorePoint(_message.Message):
+    __slots__ = ("global_step", "timeline", "checkpoint_id", "in_memory", "is_good", "num_bytes", "take_time", "sequence")
+    GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    IN_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    IS_GOOD_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TAKE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    global_step: int
+    timeline: int
+    checkpoint_id: str
+    in_memory: bool
+    is_good: bool
+    num_bytes: int
+    take_time: _timestamp_pb2.Timestamp
+    sequence: int
+    def __init__(self, global_step: _Optional[int] = ..., timeline: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., in_memory: _Optional[bool] = ..., is_good: _Optional[bool] = ..., num_bytes: _Optional[int] = ..., take_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Timeline(_message.Message):
+    __slots__ = ("timeline", "parent", "fork_step", "left_step", "cause", "checkpoint_id", "removed_seed_ids", "restored_seed_ids", "open_time")
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    FORK_STEP_FIELD_NUMBER: _ClassVar[int]
+    LEFT_STEP_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_SEED_IDS_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_SEED_IDS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_TIME_FIELD_NUMBER: _ClassVar[int]
+    timeline: int
+    parent: int
+    fork_step: int
+    left_step: int
+    cause: str
+    checkpoint_id: str
+    removed_seed_ids: _containers.RepeatedScalarFieldContainer[str]
+    restored_seed_ids: _containers.RepeatedScalarFieldContainer[str]
+    open_time: _timestamp_pb2.Timestamp
+    def __init__(self, timeline: _Optional[int] = ..., parent: _Optional[int] = ..., fork_step: _Optional[int] = ..., left_step: _Optional[int] = ..., cause: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., removed_seed_ids: _Optional[_Iterable[str]] = ..., restored_seed_ids: _Optional[_Iterable[str]] = ..., open_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class HardwareContext(_message.Message):
     __slots__ = ("device_type", "device_id", "total_memory_gb", "available_memory_gb", "temperature_celsius", "utilization_percent", "compute_capability")
@@ -302,7 +350,7 @@ class HardwareContext(_message.Message):
     def __init__(self, device_type: _Optional[str] = ..., device_id: _Optional[str] = ..., total_memory_gb: _Optional[float] = ..., available_memory_gb: _Optional[float] = ..., temperature_celsius: _Optional[float] = ..., utilization_percent: _Optional[float] = ..., compute_capability: _Optional[int] = ...) -> None: ...
 
 class SystemStatePacket(_message.Message):
-    __slots__ = ("version", "current_epoch", "validation_accuracy", "validation_loss", "timestamp_ns", "hardware_context", "training_metrics", "seed_states", "packet_id", "global_step", "training_loss", "source_subsystem", "training_run_id", "experiment_name", "revision", "sites", "run", "reason", "probe_loss", "emergency_level", "num_steps_total", "lr_phase", "host_step_flops")
+    __slots__ = ("version", "current_epoch", "validation_accuracy", "validation_loss", "timestamp_ns", "hardware_context", "training_metrics", "seed_states", "packet_id", "global_step", "training_loss", "source_subsystem", "training_run_id", "experiment_name", "revision", "sites", "run", "reason", "probe_loss", "emergency_level", "num_steps_total", "lr_phase", "host_step_flops", "timeline")
     class TrainingMetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +381,7 @@ class SystemStatePacket(_message.Message):
     NUM_STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     LR_PHASE_FIELD_NUMBER: _ClassVar[int]
     HOST_STEP_FLOPS_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     version: int
     current_epoch: int
     validation_accuracy: float
@@ -356,4 +405,5 @@ class SystemStatePacket(_message.Message):
     num_steps_total: int
     lr_phase: str
     host_step_flops: float
-    def __init__(self, version: _Optional[int] = ..., current_epoch: _Optional[int] = ..., validation_accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., timestamp_ns: _Optional[int] = ..., hardware_context: _Optional[_Union[HardwareContext, _Mapping]] = ..., training_metrics: _Optional[_Mapping[str, float]] = ..., seed_states: _Optional[_Iterable[_Union[SeedState, _Mapping]]] = ..., packet_id: _Optional[str] = ..., global_step: _Optional[int] = ..., training_loss: _Optional[float] = ..., source_subsystem: _Optional[str] = ..., training_run_id: _Optional[str] = ..., experiment_name: _Optional[str] = ..., revision: _Optional[int] = ..., sites: _Optional[_Iterable[_Union[Site, _Mapping]]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., reason: _Optional[str] = ..., probe_loss: _Optional[float] = ..., emergency_level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., num_steps_total: _Optional[int] = ..., lr_phase: _Optional[str] = ..., host_step_flops: _Optional[float] = ...) -> None: ...
+    timeline: int
+    def __init__(self, version: _Optional[int] = ..., current_epoch: _Optional[int] = ..., validation_accuracy: _Optional[float] = ..., validation_loss: _Optional[float] = ..., timestamp_ns: _Optional[int] = ..., hardware_context: _Optional[_Union[HardwareContext, _Mapping]] = ..., training_metrics: _Optional[_Mapping[str, float]] = ..., seed_states: _Optional[_Iterable[_Union[SeedState, _Mapping]]] = ..., packet_id: _Optional[str] = ..., global_step: _Optional[int] = ..., training_loss: _Optional[float] = ..., source_subsystem: _Optional[str] = ..., training_run_id: _Optional[str] = ..., experiment_name: _Optional[str] = ..., revision: _Optional[int] = ..., sites: _Optional[_Iterable[_Union[Site, _Mapping]]] = ..., run: _Optional[_Union[Run, _Mapping]] = ..., reason: _Optional[str] = ..., probe_loss: _Optional[float] = ..., emergency_level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., num_steps_total: _Optional[int] = ..., lr_phase: _Optional[str] = ..., host_step_flops: _Optional[float] = ..., timeline: _Optional[int] = ...) -> None: ...

@@ -29,20 +29,22 @@ class GetSeedRequest(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ...) -> None: ...
 
 class SeedTransition(_message.Message):
-    __slots__ = ("source", "target", "global_step", "cause", "gate", "time")
+    __slots__ = ("source", "target", "global_step", "cause", "gate", "time", "timeline")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     source: _vocabulary_pb2.SeedLifecycleStage
     target: _vocabulary_pb2.SeedLifecycleStage
     global_step: int
     cause: str
     gate: _state_pb2.GateResult
     time: _timestamp_pb2.Timestamp
-    def __init__(self, source: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., target: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., global_step: _Optional[int] = ..., cause: _Optional[str] = ..., gate: _Optional[_Union[_state_pb2.GateResult, _Mapping]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    timeline: int
+    def __init__(self, source: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., target: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., global_step: _Optional[int] = ..., cause: _Optional[str] = ..., gate: _Optional[_Union[_state_pb2.GateResult, _Mapping]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeline: _Optional[int] = ...) -> None: ...
 
 class GetSeedResponse(_message.Message):
     __slots__ = ("seed", "transitions", "revision")
@@ -92,6 +94,18 @@ class GetOptimizersResponse(_message.Message):
     revision: int
     def __init__(self, groups: _Optional[_Iterable[_Union[_state_pb2.OptimizerGroup, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class ListTimelinesRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class ListTimelinesResponse(_message.Message):
+    __slots__ = ("timelines",)
+    TIMELINES_FIELD_NUMBER: _ClassVar[int]
+    timelines: _containers.RepeatedCompositeFieldContainer[_state_pb2.Timeline]
+    def __init__(self, timelines: _Optional[_Iterable[_Union[_state_pb2.Timeline, _Mapping]]] = ...) -> None: ...
+
 class WatchStateRequest(_message.Message):
     __slots__ = ("resume_token", "delivery", "resnapshot_on_gap", "bookmark_interval_s")
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -105,23 +119,27 @@ class WatchStateRequest(_message.Message):
     def __init__(self, resume_token: _Optional[bytes] = ..., delivery: _Optional[_Union[DeliveryPolicy, str]] = ..., resnapshot_on_gap: _Optional[bool] = ..., bookmark_interval_s: _Optional[int] = ...) -> None: ...
 
 class StateSnapshot(_message.Message):
-    __slots__ = ("run", "seeds", "sites", "optimizers", "emergencies", "breakers")
+    __slots__ = ("run", "seeds", "sites", "optimizers", "emergencies", "breakers", "restore_points", "timelines")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZERS_FIELD_NUMBER: _ClassVar[int]
     EMERGENCIES_FIELD_NUMBER: _ClassVar[int]
     BREAKERS_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_POINTS_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_FIELD_NUMBER: _ClassVar[int]
     run: _state_pb2.Run
     seeds: _containers.RepeatedCompositeFieldContainer[_state_pb2.SeedState]
     sites: _containers.RepeatedCompositeFieldContainer[_state_pb2.Site]
     optimizers: _containers.RepeatedCompositeFieldContainer[_state_pb2.OptimizerGroup]
     emergencies: _containers.RepeatedCompositeFieldContainer[_state_pb2.Emergency]
     breakers: _containers.RepeatedCompositeFieldContainer[_state_pb2.CircuitBreaker]
-    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., seeds: _Optional[_Iterable[_Union[_state_pb2.SeedState, _Mapping]]] = ..., sites: _Optional[_Iterable[_Union[_state_pb2.Site, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[_state_pb2.OptimizerGroup, _Mapping]]] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ...) -> None: ...
+    restore_points: _containers.RepeatedCompositeFieldContainer[_state_pb2.RestorePoint]
+    timelines: _containers.RepeatedCompositeFieldContainer[_state_pb2.Timeline]
+    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., seeds: _Optional[_Iterable[_Union[_state_pb2.SeedState, _Mapping]]] = ..., sites: _Optional[_Iterable[_Union[_state_pb2.Site, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[_state_pb2.OptimizerGroup, _Mapping]]] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ..., restore_points: _Optional[_Iterable[_Union[_state_pb2.RestorePoint, _Mapping]]] = ..., timelines: _Optional[_Iterable[_Union[_state_pb2.Timeline, _Mapping]]] = ...) -> None: ...
 
 class StateDelta(_message.Message):
-    __slots__ = ("run", "seeds", "removed_seed_ids", "sites", "optimizers", "optimizers_changed", "emergencies", "emergencies_changed", "breakers")
+    __slots__ = ("run", "seeds", "removed_seed_ids", "sites", "optimizers", "optimizers_changed", "emergencies", "emergencies_changed", "breakers", "restore_points", "restore_points_changed", "timelines", "timelines_changed")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SEEDS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_SEED_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +149,10 @@ class StateDelta(_message.Message):
     EMERGENCIES_FIELD_NUMBER: _ClassVar[int]
     EMERGENCIES_CHANGED_FIELD_NUMBER: _ClassVar[int]
     BREAKERS_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_POINTS_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_POINTS_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_CHANGED_FIELD_NUMBER: _ClassVar[int]
     run: _state_pb2.Run
     seeds: _containers.RepeatedCompositeFieldContainer[_state_pb2.SeedState]
     removed_seed_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -140,7 +162,11 @@ class StateDelta(_message.Message):
     emergencies: _containers.RepeatedCompositeFieldContainer[_state_pb2.Emergency]
     emergencies_changed: bool
     breakers: _containers.RepeatedCompositeFieldContainer[_state_pb2.CircuitBreaker]
-    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., seeds: _Optional[_Iterable[_Union[_state_pb2.SeedState, _Mapping]]] = ..., removed_seed_ids: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[_Union[_state_pb2.Site, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[_state_pb2.OptimizerGroup, _Mapping]]] = ..., optimizers_changed: _Optional[bool] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., emergencies_changed: _Optional[bool] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ...) -> None: ...
+    restore_points: _containers.RepeatedCompositeFieldContainer[_state_pb2.RestorePoint]
+    restore_points_changed: bool
+    timelines: _containers.RepeatedCompositeFieldContainer[_state_pb2.Timeline]
+    timelines_changed: bool
+    def __init__(self, run: _Optional[_Union[_state_pb2.Run, _Mapping]] = ..., seeds: _Optional[_Iterable[_Union[_state_pb2.SeedState, _Mapping]]] = ..., removed_seed_ids: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[_Union[_state_pb2.Site, _Mapping]]] = ..., optimizers: _Optional[_Iterable[_Union[_state_pb2.OptimizerGroup, _Mapping]]] = ..., optimizers_changed: _Optional[bool] = ..., emergencies: _Optional[_Iterable[_Union[_state_pb2.Emergency, _Mapping]]] = ..., emergencies_changed: _Optional[bool] = ..., breakers: _Optional[_Iterable[_Union[_state_pb2.CircuitBreaker, _Mapping]]] = ..., restore_points: _Optional[_Iterable[_Union[_state_pb2.RestorePoint, _Mapping]]] = ..., restore_points_changed: _Optional[bool] = ..., timelines: _Optional[_Iterable[_Union[_state_pb2.Timeline, _Mapping]]] = ..., timelines_changed: _Optional[bool] = ...) -> None: ...
 
 class WatchStateResponse(_message.Message):
     __slots__ = ("revision", "resume_token", "snapshot", "delta", "num_conflated", "draining")

@@ -55,6 +55,11 @@ class StateServiceStub:
                 request_serializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersRequest.SerializeToString,
                 response_deserializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersResponse.FromString,
                 _registered_method=True)
+        self.ListTimelines = channel.unary_unary(
+                '/esper.leyline.v1.StateService/ListTimelines',
+                request_serializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesRequest.SerializeToString,
+                response_deserializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesResponse.FromString,
+                _registered_method=True)
         self.WatchState = channel.unary_stream(
                 '/esper.leyline.v1.StateService/WatchState',
                 request_serializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.WatchStateRequest.SerializeToString,
@@ -94,6 +99,13 @@ class StateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTimelines(self, request, context):
+        """Every timeline of a run, with what each rollback did, from the journal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchState(self, request, context):
         """A snapshot, then deltas, with bookmarks. Ordered, unique, reliable, atomic, resumable, bookmarkable.
         """
@@ -123,6 +135,11 @@ def add_StateServiceServicer_to_server(servicer, server):
                     servicer.GetOptimizers,
                     request_deserializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersRequest.FromString,
                     response_serializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersResponse.SerializeToString,
+            ),
+            'ListTimelines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTimelines,
+                    request_deserializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesRequest.FromString,
+                    response_serializer=esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesResponse.SerializeToString,
             ),
             'WatchState': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchState,
@@ -239,6 +256,33 @@ class StateService:
             '/esper.leyline.v1.StateService/GetOptimizers',
             esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersRequest.SerializeToString,
             esper_dot_leyline_dot_v1_dot_state__service__pb2.GetOptimizersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTimelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/esper.leyline.v1.StateService/ListTimelines',
+            esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesRequest.SerializeToString,
+            esper_dot_leyline_dot_v1_dot_state__service__pb2.ListTimelinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class StateServiceStub:
     """Every site, with what may grow there and what it would cost."""
     GetOptimizers: _grpc.UnaryUnaryMultiCallable[_state_service_pb2.GetOptimizersRequest, _state_service_pb2.GetOptimizersResponse]
     """Every optimizer group."""
+    ListTimelines: _grpc.UnaryUnaryMultiCallable[_state_service_pb2.ListTimelinesRequest, _state_service_pb2.ListTimelinesResponse]
+    """Every timeline of a run, with what each rollback did, from the journal."""
     WatchState: _grpc.UnaryStreamMultiCallable[_state_service_pb2.WatchStateRequest, _state_service_pb2.WatchStateResponse]
     """A snapshot, then deltas, with bookmarks. Ordered, unique, reliable, atomic, resumable, bookmarkable."""
 
@@ -57,6 +59,8 @@ class StateServiceAsyncStub(StateServiceStub):
     """Every site, with what may grow there and what it would cost."""
     GetOptimizers: _aio.UnaryUnaryMultiCallable[_state_service_pb2.GetOptimizersRequest, _state_service_pb2.GetOptimizersResponse]  # type: ignore[assignment]
     """Every optimizer group."""
+    ListTimelines: _aio.UnaryUnaryMultiCallable[_state_service_pb2.ListTimelinesRequest, _state_service_pb2.ListTimelinesResponse]  # type: ignore[assignment]
+    """Every timeline of a run, with what each rollback did, from the journal."""
     WatchState: _aio.UnaryStreamMultiCallable[_state_service_pb2.WatchStateRequest, _state_service_pb2.WatchStateResponse]  # type: ignore[assignment]
     """A snapshot, then deltas, with bookmarks. Ordered, unique, reliable, atomic, resumable, bookmarkable."""
 
@@ -94,6 +98,14 @@ class StateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_state_service_pb2.GetOptimizersResponse, _abc.Awaitable[_state_service_pb2.GetOptimizersResponse]]:
         """Every optimizer group."""
+
+    @_abc_1.abstractmethod
+    def ListTimelines(
+        self,
+        request: _state_service_pb2.ListTimelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_state_service_pb2.ListTimelinesResponse, _abc.Awaitable[_state_service_pb2.ListTimelinesResponse]]:
+        """Every timeline of a run, with what each rollback did, from the journal."""
 
     @_abc_1.abstractmethod
     def WatchState(

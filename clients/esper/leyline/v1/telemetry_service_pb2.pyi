@@ -57,7 +57,7 @@ class MetricSeries(_message.Message):
     def __init__(self, name: _Optional[str] = ..., slot: _Optional[int] = ..., global_steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_unix_ns: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TelemetryEvent(_message.Message):
-    __slots__ = ("event_id", "description", "level", "attributes", "global_step", "time")
+    __slots__ = ("event_id", "description", "level", "attributes", "global_step", "time", "timeline")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,25 +71,29 @@ class TelemetryEvent(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     description: str
     level: str
     attributes: _containers.ScalarMap[str, str]
     global_step: int
     time: _timestamp_pb2.Timestamp
-    def __init__(self, event_id: _Optional[str] = ..., description: _Optional[str] = ..., level: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., global_step: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    timeline: int
+    def __init__(self, event_id: _Optional[str] = ..., description: _Optional[str] = ..., level: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., global_step: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeline: _Optional[int] = ...) -> None: ...
 
 class TelemetryFrame(_message.Message):
-    __slots__ = ("frame_number", "series", "events", "num_ring_dropped")
+    __slots__ = ("frame_number", "series", "events", "num_ring_dropped", "timeline")
     FRAME_NUMBER_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     NUM_RING_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
     frame_number: int
     series: _containers.RepeatedCompositeFieldContainer[MetricSeries]
     events: _containers.RepeatedCompositeFieldContainer[TelemetryEvent]
     num_ring_dropped: int
-    def __init__(self, frame_number: _Optional[int] = ..., series: _Optional[_Iterable[_Union[MetricSeries, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[TelemetryEvent, _Mapping]]] = ..., num_ring_dropped: _Optional[int] = ...) -> None: ...
+    timeline: int
+    def __init__(self, frame_number: _Optional[int] = ..., series: _Optional[_Iterable[_Union[MetricSeries, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[TelemetryEvent, _Mapping]]] = ..., num_ring_dropped: _Optional[int] = ..., timeline: _Optional[int] = ...) -> None: ...
 
 class StreamTelemetryResponse(_message.Message):
     __slots__ = ("frame", "num_frames_dropped", "draining")
