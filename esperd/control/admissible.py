@@ -11,11 +11,13 @@ from esperd.leyline.commands import (
     BreakerCommand,
     HyperparameterCommand,
     ResetOptimizerCommand,
+    RollbackCommand,
     SeedCommand,
 )
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.restore_points import choose
 from esperd.leyline.views import SeedView, Snapshot
-from esperd.leyline.vocabulary import Operation
+from esperd.leyline.vocabulary import Operation, TrainerPhase
 
 _AT_ONCE = ApplyAt()
 
@@ -46,6 +48,8 @@ def check_state(asked: Asked, snapshot: Snapshot, now_unix_s: float, *, is_seed_
     elif isinstance(payload, HyperparameterCommand | ResetOptimizerCommand):
         if payload.seed_id and _find(snapshot, payload.seed_id) is None:
             raise EsperdError("OPTIMIZER_TARGET", target=f"seed:{payload.seed_id}")
+    elif isinstance(payload, RollbackCommand):
+        _check_rollback(payload, snapshot)
     elif isinstance(payload, BreakerCommand) and all(found.name != payload.name for found in snapshot.breakers):
         raise EsperdError("BREAKER_UNKNOWN", name=payload.name)
 
@@ -61,6 +65,13 @@ def _check_seed_command(command: SeedCommand, snapshot: Snapshot, *, stage_is_kn
     if stage_is_known:
         story = [f"{gate.gate.name} {gate.verdict.name} at step {gate.global_step}" for gate in seed.gates]
         check_operation(seed.stage, command.operation, seed_id=seed.seed_id, story=story)
+
+
+def _check_rollback(command: RollbackCommand, snapshot: Snapshot) -> None:
+    run = snapshot.run
+    if run.phase is TrainerPhase.CATCHING_UP:
+        raise EsperdError("RUN_CATCHING_UP", step=run.global_step, until=run.catch_up_step)
+    choose(command, snapshot)
 
 
 def _find(snapshot: Snapshot, seed_id: int) -> SeedView | None:

@@ -15,11 +15,13 @@ from esperd.leyline.commands import (
     AlphaSchedule,
     ApplyAt,
     BreakerCommand,
+    CheckpointCommand,
     HyperparameterCommand,
     PauseCommand,
     Payload,
     ResetOptimizerCommand,
     ResumeCommand,
+    RollbackCommand,
     SeedCommand,
     StopCommand,
 )
@@ -31,6 +33,7 @@ from esperd.leyline.vocabulary import (
     FieldReportOutcome,
     Isolation,
     Operation,
+    RollbackTier,
     Stage,
     TrainingMode,
 )
@@ -40,6 +43,7 @@ MAX_ACKNOWLEDGE_MS = 60_000
 MAX_ALPHA_STEPS = 1_000_000
 MAX_RISK_VERDICTS = 64
 MAX_NOTES_BYTES = 4096
+MAX_STEP = 2**63 - 1
 MAX_FOLLOW_UPS = 16
 
 _AT_ONCE = ApplyAt()
@@ -48,6 +52,8 @@ _TYPE_OF_PAYLOAD = {
     "optimizer_adjustment": command_pb2.COMMAND_TYPE_OPTIMIZER,
     "circuit_breaker": command_pb2.COMMAND_TYPE_CIRCUIT_BREAKER,
     "run_control": command_pb2.COMMAND_TYPE_PAUSE,
+    "checkpoint": command_pb2.COMMAND_TYPE_CHECKPOINT,
+    "rollback": command_pb2.COMMAND_TYPE_ROLLBACK,
 }
 _KINDS: dict[type[Payload], str] = {
     SeedCommand: "seed",
@@ -57,6 +63,8 @@ _KINDS: dict[type[Payload], str] = {
     PauseCommand: "pause",
     ResumeCommand: "resume",
     StopCommand: "stop",
+    CheckpointCommand: "checkpoint",
+    RollbackCommand: "rollback",
 }
 _FOLLOW_UPS = ("CONSERVATIVE_MODE", "ROLLBACK_REQUEST")
 _FIRST_AUTO_STAGE, _LAST_AUTO_STAGE = Stage.TRAINING, Stage.FOSSILIZED
@@ -140,6 +148,11 @@ def _payload(rules: Rules, message: command_pb2.AdaptationCommand) -> Payload | 
         return _optimizer_command(rules, message.optimizer_adjustment)
     if which == "circuit_breaker":
         return _breaker_command(rules, message.circuit_breaker)
+    if which == "checkpoint":
+        rules.text("checkpoint.note", message.checkpoint.note, MAX_REASON_BYTES)
+        return CheckpointCommand(message.checkpoint.note)
+    if which == "rollback":
+        return _rollback_command(rules, message.rollback)
     return _run_command(rules, message.run_control)
 
 
@@ -224,6 +237,22 @@ def _breaker_command(rules: Rules, message: command_pb2.CommandCircuitBreaker) -
     rules.text("circuit_breaker.rationale", message.rationale, MAX_REASON_BYTES)
     state = rules.choice("circuit_breaker.desired_state", message.desired_state, BreakerState, required=True)
     return BreakerCommand(message.name, state)
+
+
+def _rollback_command(rules: Rules, message: command_pb2.CommandRollback) -> RollbackCommand | None:
+    tier = rules.choice("rollback.tier", message.tier, RollbackTier)
+    match message.WhichOneof("target"):
+        case "checkpoint_id":
+            rules.text("rollback.checkpoint_id", message.checkpoint_id, MAX_ID_BYTES, required=True)
+            return RollbackCommand(checkpoint_id=message.checkpoint_id, tier=tier)
+        case "global_step":
+            rules.need(message.global_step <= MAX_STEP, "rollback.global_step", "is beyond any run")
+            return RollbackCommand(global_step=message.global_step, tier=tier)
+        case "before_seed_id":
+            seed_id = rules.seed_id("rollback.before_seed_id", message.before_seed_id)
+            return RollbackCommand(before_seed_id=seed_id, tier=tier)
+    rules.refuse("rollback.target", "is required: a checkpoint, a step, or a seed")
+    return None
 
 
 def _run_command(

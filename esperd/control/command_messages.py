@@ -53,6 +53,7 @@ def _without_request(record: CommandRecord) -> command_pb2.Command:
         revision=record.revision,
         error=refusal_of(record),
         seed_id=str(record.seed_id) if record.seed_id else "",
+        kind=record.kind,
     )
 
 

@@ -12,10 +12,12 @@ from esperd.leyline.views import (
     BreakerView,
     EmergencyView,
     OptimizerGroupView,
+    RestorePoint,
     RunView,
     SeedView,
     SiteView,
     Snapshot,
+    TimelineView,
 )
 
 PartT = TypeVar("PartT")
@@ -70,7 +72,31 @@ class BreakerChanged:
     view: BreakerView
 
 
-Change = RunChanged | SeedChanged | SeedGone | SiteChanged | OptimizersChanged | EmergenciesChanged | BreakerChanged
+@dataclass(frozen=True, slots=True)
+class RestorePointsChanged:
+    """A rollback can go to other states."""
+
+    views: tuple[RestorePoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinesChanged:
+    """A timeline was opened."""
+
+    views: tuple[TimelineView, ...]
+
+
+Change = (
+    RunChanged
+    | SeedChanged
+    | SeedGone
+    | SiteChanged
+    | OptimizersChanged
+    | EmergenciesChanged
+    | BreakerChanged
+    | RestorePointsChanged
+    | TimelinesChanged
+)
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[tuple[str, Change]]:
@@ -90,6 +116,10 @@ def changes(before: Snapshot, after: Snapshot) -> list[tuple[str, Change]]:
         found.append(("emergencies", EmergenciesChanged(after.emergencies)))
     breakers = _changed(before.breakers, after.breakers, lambda view: view.name)
     found += [(f"breaker:{view.name}", BreakerChanged(view)) for view in breakers]
+    if after.restore_points != before.restore_points:
+        found.append(("restore_points", RestorePointsChanged(after.restore_points)))
+    if after.timelines != before.timelines:
+        found.append(("timelines", TimelinesChanged(after.timelines)))
     return found
 
 

@@ -8,10 +8,10 @@ from functools import partial
 
 from esperd.bridge.bridge import Event, TrainerPort
 from esperd.control.command_board import CommandBoard
+from esperd.control.notices import transition_notice
 from esperd.control.pacing import CallMeter
 from esperd.control.policy_sessions import PolicySessions
 from esperd.control.recorder import Recorder
-from esperd.control.shown import transition_notice
 from esperd.control.state_board import StateBoard
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.commands import Outcome

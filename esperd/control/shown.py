@@ -21,11 +21,14 @@ from esperd.leyline.views import (
     GateResult,
     NoticeEvent,
     OptimizerGroupView,
+    RestorePoint,
     RunView,
     SeedView,
     SiteView,
     Snapshot,
     StatePacket,
+    TimelineEvent,
+    TimelineView,
     TransitionEvent,
 )
 
@@ -69,6 +72,9 @@ def run(view: RunView) -> state_pb2.Run:
         start_time=timestamp(view.started_unix_s),
         stall=view.stall,
         failure=view.failure,
+        timeline=view.timeline,
+        resumed_from=view.resumed_from,
+        catch_up_step=view.catch_up_step,
     )
 
 
@@ -160,6 +166,46 @@ def breaker(view: BreakerView) -> state_pb2.CircuitBreaker:
     )
 
 
+def restore_point(view: RestorePoint) -> state_pb2.RestorePoint:
+    """A state to which a rollback can go."""
+    return state_pb2.RestorePoint(
+        global_step=view.global_step,
+        timeline=view.timeline,
+        checkpoint_id=view.checkpoint_id,
+        in_memory=view.in_memory,
+        is_good=view.is_good,
+        num_bytes=view.num_bytes,
+        take_time=timestamp(view.unix_s) if view.unix_s else None,
+        sequence=view.sequence,
+    )
+
+
+def timeline(view: TimelineView) -> state_pb2.Timeline:
+    """One branch of the run's history, in short."""
+    return state_pb2.Timeline(
+        timeline=view.timeline,
+        parent=view.parent,
+        fork_step=view.fork_step,
+        left_step=view.left_step,
+        cause=view.cause,
+    )
+
+
+def opened_timeline(event: TimelineEvent) -> state_pb2.Timeline:
+    """One branch of the run's history, with what the rollback did that opened it."""
+    return state_pb2.Timeline(
+        timeline=event.timeline,
+        parent=event.parent,
+        fork_step=event.fork_step,
+        left_step=event.left_step,
+        cause=event.cause,
+        checkpoint_id=event.checkpoint_id,
+        removed_seed_ids=[str(seed_id) for seed_id in event.removed_seed_ids],
+        restored_seed_ids=[str(seed_id) for seed_id in event.restored_seed_ids],
+        open_time=timestamp(event.unix_s),
+    )
+
+
 def snapshot_message(snapshot: Snapshot) -> state_service_pb2.StateSnapshot:
     """Everything at one revision."""
     return state_service_pb2.StateSnapshot(
@@ -169,6 +215,8 @@ def snapshot_message(snapshot: Snapshot) -> state_service_pb2.StateSnapshot:
         optimizers=[optimizer(view) for view in snapshot.optimizers],
         emergencies=[emergency(view) for view in snapshot.emergencies],
         breakers=[breaker(view) for view in snapshot.breakers],
+        restore_points=[restore_point(view) for view in snapshot.restore_points],
+        timelines=[timeline(view) for view in snapshot.timelines],
     )
 
 
@@ -204,6 +252,7 @@ def transition(event: TransitionEvent) -> state_service_pb2.SeedTransition:
         cause=event.cause,
         gate=None if event.gate is None else gate(event.gate),
         time=timestamp(event.unix_s),
+        timeline=event.timeline,
     )
 
 
@@ -235,6 +284,7 @@ def packet(event: StatePacket, *, sites: Sequence[SiteView], with_run: bool, nam
         num_steps_total=view.num_steps_total,
         lr_phase=view.lr_phase,
         host_step_flops=view.host_step_flops,
+        timeline=view.timeline,
     )
 
 
@@ -264,21 +314,8 @@ def telemetry_event(event: NoticeEvent) -> telemetry_service_pb2.TelemetryEvent:
         attributes=dict(event.attributes),
         global_step=event.global_step,
         time=timestamp(event.unix_s),
+        timeline=event.timeline,
     )
-
-
-def transition_notice(event: TransitionEvent) -> NoticeEvent:
-    """A transition in the words of a notice, for those who watch events."""
-    message = f"seed {event.seed_id} at {event.site}: {event.source.name} to {event.target.name} ({event.cause})"
-    attributes = {
-        "seed_id": str(event.seed_id),
-        "site": event.site,
-        "blueprint_id": event.blueprint_id,
-        "source": event.source.name,
-        "target": event.target.name,
-        "cause": event.cause,
-    }
-    return NoticeEvent("seed.transition", message, "info", event.global_step, event.revision, event.unix_s, attributes)
 
 
 def metric_descriptors() -> list[telemetry_service_pb2.MetricDescriptor]:

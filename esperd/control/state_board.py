@@ -15,10 +15,12 @@ from esperd.control.deltas import (
     Change,
     EmergenciesChanged,
     OptimizersChanged,
+    RestorePointsChanged,
     RunChanged,
     SeedChanged,
     SeedGone,
     SiteChanged,
+    TimelinesChanged,
     changes,
 )
 from esperd.control.wire_bytes import submessage
@@ -107,3 +109,9 @@ def _delta(change: Change, snapshot: Snapshot) -> state_service_pb2.StateDelta:
             return state_service_pb2.StateDelta(emergencies=raised, emergencies_changed=True)
         case BreakerChanged(view):
             return state_service_pb2.StateDelta(breakers=[shown.breaker(view)])
+        case RestorePointsChanged(views):
+            points = [shown.restore_point(view) for view in views]
+            return state_service_pb2.StateDelta(restore_points=points, restore_points_changed=True)
+        case TimelinesChanged(views):
+            branches = [shown.timeline(view) for view in views]
+            return state_service_pb2.StateDelta(timelines=branches, timelines_changed=True)

@@ -1,7 +1,7 @@
 """TelemetryService: samples and events in frames, serialised once for everybody who asked for the same.
 
 Event loop only. Frames leave at the daemon's rate or slower; a slow reader loses its oldest frames and is told
-how many.
+how many. A frame ends where the run's timeline changes, so that all its samples lie on one timeline.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from esperd.control import shown
 from esperd.control.call import Call, Route, Send, Shape
 from esperd.control.rules import Rules
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.metrics import METRICS, Sample
+from esperd.leyline.metrics import METRICS, TIMELINE, Sample
 from esperd.leyline.views import NoticeEvent
 from esperd.oona.frames import FrameDelivery, FramePlan, TelemetryHub
 
@@ -48,6 +48,7 @@ class TelemetryService:
         self._monotonic = monotonic
         self._frame_numbers = itertools.count(1)
         self._num_ring_dropped = 0
+        self._timeline = port.snapshot().run.timeline
         self._hub: TelemetryHub[Item, TelemetryFilter] = TelemetryHub(self._serialise, _matches, _key)
         self._is_draining = False
 
@@ -81,12 +82,24 @@ class TelemetryService:
     def tick(self) -> None:
         """Empty the trainer's ring into frames, and send those that are due."""
         samples, num_dropped = self._port.take_samples()
-        if not self._hub.num_subscriptions:
-            return
-        self._num_ring_dropped += num_dropped
-        self._hub.add_dropped(num_dropped)
-        self._hub.add(samples)
+        if num_dropped:
+            self._change_timeline(0)  # the sample that told it may be among those that are lost
+        if self._hub.num_subscriptions:
+            self._num_ring_dropped += num_dropped
+            self._hub.add_dropped(num_dropped)
+        start = 0
+        for index, sample in enumerate(samples):
+            if sample[0] == TIMELINE and sample[3] != self._timeline:
+                self._hub.add(samples[start:index])
+                self._change_timeline(int(sample[3]))
+                start = index
+        self._hub.add(samples[start:] if start else samples)
         self._hub.tick(self._monotonic())
+
+    def _change_timeline(self, timeline: int) -> None:
+        if timeline != self._timeline:
+            self._hub.cut()
+            self._timeline = timeline
 
     def drain(self) -> None:
         """Send what there is and let every stream end."""
@@ -116,6 +129,7 @@ class TelemetryService:
             series=shown.metric_series([item for item in items if _is_sample(item)]),
             events=[shown.telemetry_event(item) for item in items if isinstance(item, NoticeEvent)],
             num_ring_dropped=self._num_ring_dropped,
+            timeline=self._timeline,
         )
         # A response with nothing but the frame: what one reader lost is put behind it.
         return telemetry_service_pb2.StreamTelemetryResponse(frame=frame).SerializeToString()

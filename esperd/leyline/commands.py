@@ -203,4 +203,4 @@ class Outcome:
     timeline: int = 1
     """The timeline of `global_step`."""
     sequence: int = 0
-    """Number among the outcomes that the trainer gave, over all starts of the run; 0 when the trainer did not give it."""
+    """Number among the outcomes that the trainer gave, over all starts of the run; 0 when it did not give this one."""

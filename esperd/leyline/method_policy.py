@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from esper.leyline.v1 import (
+    checkpoint_service_pb2,
     command_service_pb2,
     emergency_service_pb2,
     options_pb2,
@@ -25,6 +26,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import Permission
 
 _FILES = (
+    checkpoint_service_pb2,
     command_service_pb2,
     emergency_service_pb2,
     policy_service_pb2,

@@ -96,6 +96,11 @@ class TelemetryHub(Generic[SampleT, FilterT]):
                 group.schedule(now_s)
                 group.emit(self._serialise)
 
+    def cut(self) -> None:
+        """Send what has been collected, due or not: what comes next does not belong into the same frame."""
+        for group in self._groups.values():
+            group.emit(self._serialise)
+
     def subscribe(
         self, plan: FramePlan[FilterT], max_frames: int = 64, max_bytes: int = 4 * 1024 * 1024
     ) -> "FrameSubscription":
@@ -115,8 +120,8 @@ class TelemetryHub(Generic[SampleT, FilterT]):
 
     def close(self) -> None:
         """Send what has been collected, then let every subscription end once it is read."""
+        self.cut()
         for group in self._groups.values():
-            group.emit(self._serialise)
             for member in group.members:
                 member.end()
         self._groups.clear()

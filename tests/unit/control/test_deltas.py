@@ -6,7 +6,7 @@ from esper.leyline.v1 import state_service_pb2
 
 from esperd.control.deltas import RunChanged, SeedGone, changes
 from esperd.control.state_board import StateBoard
-from esperd.leyline.views import EmergencyView, Snapshot
+from esperd.leyline.views import EmergencyView, RestorePoint, Snapshot, TimelineView
 from esperd.leyline.vocabulary import BreakerState, EmergencyLevel, Stage
 from esperd.oona.feed_values import FeedPolicy
 from tests.integration.control.stage import first_snapshot
@@ -35,9 +35,21 @@ def test_each_part_has_its_key() -> None:
         optimizers=(),
         emergencies=(raised,),
         breakers=(replace(before.breakers[0], state=BreakerState.OPEN),),
+        restore_points=(RestorePoint(50, 1, "c", False, True, 10),),
+        timelines=(*before.timelines, TimelineView(2, 1, 50)),
     )
     keys = [key for key, _ in changes(before, after)]
-    assert keys == ["run", "seed:2", "seed:1", "site:block.2", "optimizers", "emergencies", "breaker:isolation"]
+    assert keys == [
+        "run",
+        "seed:2",
+        "seed:1",
+        "site:block.2",
+        "optimizers",
+        "emergencies",
+        "breaker:isolation",
+        "restore_points",
+        "timelines",
+    ]
     assert changes(before, after)[0][1] == RunChanged(after.run)
     assert changes(before, after)[2][1] == SeedGone(1)
 
@@ -96,3 +108,24 @@ def test_a_revision_is_published_once() -> None:
     assert board.feed.token.revision == 5
     message = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes())
     assert (message.revision, len(message.snapshot.sites), message.snapshot.run.task) == (5, 2, "digits")
+
+
+def test_timelines_and_restore_points_come_as_wholes() -> None:
+    """A watcher who gets them replaces what it had; an empty list of restore points is told as a change too."""
+    point = RestorePoint(50, 1, "c", True, True, 10, 1.8e9, 4)
+    before = replace(first_snapshot(), restore_points=(point,))
+    board = StateBoard(EPOCH, before)
+    snapshot = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes()).snapshot
+    assert [(found.checkpoint_id, found.sequence) for found in snapshot.restore_points] == [("c", 4)]
+    assert [(found.timeline, found.parent) for found in snapshot.timelines] == [(1, 0)]
+    subscription = board.feed.subscribe()
+    timelines = (*before.timelines, TimelineView(2, 1, 50, "c-1", 100))
+    board.publish(later(before, restore_points=(), timelines=timelines))
+    delivery = subscription.take()
+    assert delivery is not None
+    delta = state_service_pb2.WatchStateResponse.FromString(board.delivery_bytes(delivery)).delta
+    assert (delta.restore_points_changed, list(delta.restore_points), delta.timelines_changed) == (True, [], True)
+    assert [(found.timeline, found.fork_step, found.left_step) for found in delta.timelines] == [
+        (1, 0, 0),
+        (2, 50, 100),
+    ]

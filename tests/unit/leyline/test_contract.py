@@ -37,6 +37,8 @@ WORDS = {
     vocabulary.BreakerState: (vocabulary_pb2.CircuitBreakerState, "CIRCUIT_BREAKER_STATE_"),
     vocabulary.FieldReportOutcome: (vocabulary_pb2.FieldReportOutcome, "FIELD_REPORT_OUTCOME_"),
     vocabulary.LeaseMode: (vocabulary_pb2.LeaseMode, "LEASE_MODE_"),
+    vocabulary.CheckpointKind: (vocabulary_pb2.CheckpointKind, "CHECKPOINT_KIND_"),
+    vocabulary.RollbackTier: (vocabulary_pb2.RollbackTier, "ROLLBACK_TIER_"),
     vocabulary.Permission: (options_pb2.Permission, "PERMISSION_"),
 }
 """Every set of words: its enum on the wire, and the prefix of the names there."""

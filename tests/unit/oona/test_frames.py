@@ -220,3 +220,16 @@ async def test_the_driver_ticks_by_the_clock_it_is_given(hub: TelemetryHub[Readi
     assert [(await anext(subscription)).frame.data for _ in range(3)] == [b"a1", b"a2,a3", b"a4,a5"]
     driver.cancel()
     await asyncio.gather(driver, return_exceptions=True)
+
+
+def test_a_cut_sends_what_is_there(hub: TelemetryHub[Reading, str]) -> None:
+    """What came before a cut and what came after it are never in one frame, whatever the plan's interval."""
+    every, latest = hub.subscribe(plan(interval_s=10.0)), hub.subscribe(plan(interval_s=10.0, latest_only=True))
+    hub.tick(0.0)
+    hub.add(readings(1, 2))
+    hub.cut()
+    hub.cut()
+    hub.add(readings(3))
+    hub.tick(11.0)
+    assert [delivery.frame.data for delivery in drain(every)] == [b"a1,a2", b"a3"]
+    assert [delivery.frame.data for delivery in drain(latest)] == [b"a2", b"a3"]

@@ -226,7 +226,7 @@ class CommandError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("command_id", "state", "request", "principal", "accept_time", "update_time", "global_step", "revision", "error", "seed_id", "timeline", "sequence")
+    __slots__ = ("command_id", "state", "request", "principal", "accept_time", "update_time", "global_step", "revision", "error", "seed_id", "timeline", "sequence", "kind")
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Command(_message.Message):
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     command_id: str
     state: _vocabulary_pb2.CommandState
     request: AdaptationCommand
@@ -251,4 +252,5 @@ class Command(_message.Message):
     seed_id: str
     timeline: int
     sequence: int
-    def __init__(self, command_id: _Optional[str] = ..., state: _Optional[_Union[_vocabulary_pb2.CommandState, str]] = ..., request: _Optional[_Union[AdaptationCommand, _Mapping]] = ..., principal: _Optional[str] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[_Union[CommandError, _Mapping]] = ..., seed_id: _Optional[str] = ..., timeline: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, command_id: _Optional[str] = ..., state: _Optional[_Union[_vocabulary_pb2.CommandState, str]] = ..., request: _Optional[_Union[AdaptationCommand, _Mapping]] = ..., principal: _Optional[str] = ..., accept_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[_Union[CommandError, _Mapping]] = ..., seed_id: _Optional[str] = ..., timeline: _Optional[int] = ..., sequence: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
