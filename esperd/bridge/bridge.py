@@ -8,14 +8,15 @@
 | StateView | trainer to loop | the newest snapshot, by reference; revisions only grow |
 
 At shutdown: once the trainer has left, the box refuses with TRAINER_NOT_RUNNING, what was in it has been answered,
-and everything in the event log can still be taken.
+and everything in the event log can still be taken. When the daemon leaves a run that its next start picks up, the box
+refuses with DRAINING and what was in it stays as it is: durable in the journal, and carried out by the next start.
 """
 
 import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from esperd.bridge.command_box import CommandBox
@@ -24,10 +25,20 @@ from esperd.bridge.wakeup import Wakeup
 from esperd.leyline.commands import Command, Outcome
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.metrics import Sample
-from esperd.leyline.views import NoticeEvent, Snapshot, StatePacket, TransitionEvent
+from esperd.leyline.views import (
+    CheckpointEvent,
+    NoticeEvent,
+    RunResumed,
+    Snapshot,
+    StatePacket,
+    TimelineEvent,
+    TransitionEvent,
+)
 from esperd.leyline.vocabulary import CommandState
 
-Event = Outcome | TransitionEvent | NoticeEvent | StatePacket | Snapshot
+KeptEvent = Outcome | TransitionEvent | NoticeEvent | CheckpointEvent | TimelineEvent | RunResumed
+"""What goes from the event log into the journal."""
+Event = KeptEvent | StatePacket | Snapshot
 """What travels in the event log. A Snapshot is there once for each revision."""
 
 
@@ -66,6 +77,10 @@ class TrainerPort(Protocol):
         """The oldest telemetry samples, and the number dropped since the last take."""
         ...
 
+    def note_durable(self, events: Iterable[object], journal_revision: int) -> None:
+        """Tell the trainer that these events are in the journal, which has come to this revision."""
+        ...
+
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
         """Have `on_events` called on the loop whenever events wait."""
         ...
@@ -91,6 +106,10 @@ class Bridge:
         self._wakeup = Wakeup()
         self._cancellations: deque[str] = deque()
         self._stop_requested = False
+        self.journal_revision = 0
+        """Journal revision of the newest row that is known to be durable; written by the loop's side."""
+        # By identity: values may be equal, and each is let go of when its own row is durable.
+        self._unwritten: dict[int, KeptEvent] = {}
         self.heartbeat_monotonic_s = time.monotonic()
         """When the trainer last showed life; read by the watchdog."""
         self._training_s = 0.0
@@ -135,6 +154,12 @@ class Bridge:
         """See TrainerPort."""
         return self.ring.take(max_samples)
 
+    def note_durable(self, events: Iterable[object], journal_revision: int) -> None:
+        """See TrainerPort."""
+        for event in events:
+            self._unwritten.pop(id(event), None)
+        self.journal_revision = max(self.journal_revision, journal_revision)
+
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
         """See TrainerPort."""
         self._wakeup.attach(loop, on_events)
@@ -166,8 +191,19 @@ class Bridge:
 
     def record(self, event: Event) -> None:
         """Send one event; never dropped, in order."""
+        if isinstance(event, KeptEvent):
+            self._unwritten[id(event)] = event
         self._events.append(event)
         self._wakeup.ring()
+
+    @property
+    def unwritten(self) -> tuple[KeptEvent, ...]:
+        """What was recorded and is not known to be durable yet, in order.
+
+        A checkpoint must hold it: if the process is killed now, nothing else knows of it.
+        """
+        # One step of the interpreter, so that the other thread cannot change it on the way.
+        return tuple(self._unwritten.values())
 
     def publish(self, snapshot: Snapshot) -> None:
         """Swap in a new snapshot; a new revision is also recorded as an event.
@@ -209,17 +245,24 @@ class Bridge:
         """Tell the watchdog that the trainer is there while it takes no steps (paused, validating)."""
         self.heartbeat_monotonic_s = time.monotonic()
 
-    def close(self, phase: str, deferred: Sequence[Command] = ()) -> None:
-        """The trainer leaves: refuse what comes, answer what waits (in the box and `deferred`) with a refusal."""
-        refusal = EsperdError("TRAINER_NOT_RUNNING", phase=phase).refusal()
+    def close(self, phase: str, deferred: Sequence[Command] = (), *, keep_unsettled: bool = False) -> None:
+        """The trainer leaves: refuse what comes, answer what waits (in the box and `deferred`) with a refusal.
+
+        With `keep_unsettled` nothing that waits is answered: the run's next start carries it out.
+        """
+        if keep_unsettled:
+            self.box.close(EsperdError("DRAINING"))
+            return
+        error = EsperdError("TRAINER_NOT_RUNNING", phase=phase)
         snapshot = self._snapshot
-        for command in [*deferred, *self.box.close(phase)]:
+        for command in [*deferred, *self.box.close(error)]:
             self.settle(
                 Outcome(
                     command.command_id,
                     CommandState.REJECTED,
                     snapshot.run.global_step,
                     snapshot.revision,
-                    refusal,
+                    error.refusal(),
+                    timeline=snapshot.run.timeline,
                 )
             )

@@ -21,7 +21,7 @@ class CommandBox:
         self._lane: deque[Command] = deque()
         self._emergency_lane: deque[Command] = deque()
         self._num_reserved = 0
-        self._closed_phase: str | None = None
+        self._closed_by: EsperdError | None = None
         self._closing = threading.Lock()
         self._mail = threading.Event()
         self.num_deferred = 0
@@ -32,7 +32,7 @@ class CommandBox:
     def reserve(self, num_places: int = 1) -> None:
         """Keep places for commands about to be journalled.
 
-        Raises EsperdError COMMAND_BOX_FULL when there is no room, TRAINER_NOT_RUNNING when nobody empties the box.
+        Raises EsperdError COMMAND_BOX_FULL when there is no room, or why the box is closed.
         """
         self._check_open()
         if self._num_reserved + len(self._lane) + self.num_deferred + num_places > self.capacity:
@@ -44,7 +44,7 @@ class CommandBox:
         self._num_reserved -= num_places
 
     def put(self, command: Command) -> None:
-        """Fill one reserved place. Raises EsperdError TRAINER_NOT_RUNNING if the box closed meanwhile."""
+        """Fill one reserved place. Raises EsperdError if the box closed meanwhile."""
         self._num_reserved -= 1
         self._append(self._lane, command)
 
@@ -76,10 +76,10 @@ class CommandBox:
         """End a wait, for instance to make a paused trainer look at the shutdown flag."""
         self._mail.set()
 
-    def close(self, phase: str) -> list[Command]:
-        """Refuse commands from now on and return those that were still waiting, for their final outcome."""
+    def close(self, error: EsperdError) -> list[Command]:
+        """Refuse commands from now on with this error and return those that were still waiting."""
         with self._closing:
-            self._closed_phase = phase
+            self._closed_by = error
         return self.take()
 
     def _append(self, lane: deque[Command], command: Command) -> None:
@@ -90,5 +90,5 @@ class CommandBox:
             self._mail.set()
 
     def _check_open(self) -> None:
-        if self._closed_phase is not None:
-            raise EsperdError("TRAINER_NOT_RUNNING", phase=self._closed_phase)
+        if self._closed_by is not None:
+            raise EsperdError(self._closed_by.reason, **self._closed_by.metadata)

@@ -340,6 +340,23 @@ class TimelineEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RunResumed:
+    """A later start of the daemon has picked the run up; recorded by the trainer once the state is restored."""
+
+    run_id: str
+    checkpoint_id: str
+    """Empty when the run went on from its very beginning."""
+    timeline: int
+    global_step: int
+    """The step of the restored state."""
+    revision: int
+    """The first public revision of this start."""
+    revision_offset: int
+    """Added to a revision of the start before, it is the same state's revision in this start."""
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StatePacket:
     """What a policy decides on: a snapshot at an epoch end or every N steps, with the probe losses so far."""
 

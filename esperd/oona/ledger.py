@@ -4,12 +4,14 @@ Runs on the journal's writer thread only. Knows SQL, but neither asyncio nor who
 """
 
 import functools
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from esperd.leyline.commands import Outcome
+from esperd.leyline.failpoints import failpoint
 from esperd.oona.audit_chain import GENESIS_HASH, row_hash
 from esperd.oona.codec import to_json
 from esperd.oona.failures import DuplicateRecord, JournalUnavailable, JournalUnreadable, RequestIdReused
@@ -32,7 +34,7 @@ from esperd.oona.records import (
 )
 from esperd.oona.schema import open_writer
 
-_NUM_COLUMNS = {"command": 12, "outcome": 9, "history": 5, "audit": 12}
+_NUM_COLUMNS = {"command": 14, "outcome": 12, "history": 5, "audit": 12}
 """The tables in the order in which a group fills them: an outcome after its command."""
 _ROWS_PER_STATEMENT = (256, 64, 16, 4, 1)
 """Each statement costs the interpreter lock once, so a group goes in as few of them as these sizes allow."""
@@ -131,15 +133,20 @@ class Ledger:
             return None
         finally:
             self._rows = None
-        self._db.execute("COMMIT")
+        self._flush()
         return answers
 
     def _commit_apart(self, writes: "Sequence[Write]") -> list[object]:
         """Write row by row, so that a refused write is undone alone."""
         self._db.execute("BEGIN IMMEDIATE")
         answers = [self._attempt(write) for write in writes]
-        self._db.execute("COMMIT")
+        self._flush()
         return answers
+
+    def _flush(self) -> None:
+        failpoint("journal.before_fsync")
+        self._db.execute("COMMIT")
+        failpoint("journal.after_fsync")
 
     def _attempt(self, write: "Write") -> object:
         before = self.head
@@ -195,7 +202,7 @@ class Ledger:
         rest = (record.payload, record.payload_sha256, record.accepted_unix_s, record.reason, record.seed_id)
         before = self.head
         try:
-            self._insert("command", (self._next_revision(), *row, *rest))
+            self._insert("command", (self._next_revision(), *row, *rest, record.accepted_step, record.decision_id))
         except sqlite3.IntegrityError as error:
             self.head = before
             return Acceptance(AcceptStatus.DUPLICATE, self._first_of(record, error))
@@ -214,10 +221,12 @@ class Ledger:
     def _settle(self, outcome: Outcome, unix_s: float) -> Settlement:
         refusal = outcome.refusal
         words = ("", "") if refusal is None else (refusal.reason, refusal.message)
+        facts = "{}" if refusal is None else json.dumps(dict(refusal.metadata))
+        place = (outcome.timeline, outcome.sequence, facts)
         numbers = (int(outcome.state), outcome.global_step, outcome.revision, outcome.seed_id)
         before = self.head
         try:
-            self._insert("outcome", (self._next_revision(), outcome.command_id, *numbers, *words, unix_s))
+            self._insert("outcome", (self._next_revision(), outcome.command_id, *numbers, *words, unix_s, *place))
         except sqlite3.IntegrityError as error:
             self.head = before
             return Settlement(_settle_refusal(error), outcome)

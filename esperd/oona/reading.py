@@ -3,8 +3,9 @@
 Runs on the journal's reader thread, and within a write on its writer thread. Knows SQL, but not asyncio.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from esperd.leyline.vocabulary import CommandState
@@ -18,14 +19,17 @@ from esperd.oona.records import (
     CommandQuery,
     CommandRecord,
     HistoryQuery,
+    HistoryRecord,
     HistoryRow,
     RowKind,
 )
 
 _COMMAND_COLUMNS = """accept_revision, command_id, request_id, principal, key_id, method, kind, payload, payload_sha256,
     accepted_unix_s, reason, seed_id, state, global_step, state_revision, refusal_reason, refusal_message,
-    updated_unix_s, journal_revision"""
+    updated_unix_s, journal_revision, accepted_step, decision_id, timeline, sequence, refusal_metadata"""
 _MAX_NAMES_PER_QUERY = 500
+_NO_END = 1 << 62
+"""Above every journal revision."""
 
 
 def get_command(db: sqlite3.Connection, command_id: str) -> CommandRecord | None:
@@ -102,6 +106,45 @@ def list_history(db: sqlite3.Connection, query: HistoryQuery, page_size: int, to
     return cut_page("history", [(row[0], _history(row)) for row in rows], page_size)
 
 
+def run_range(db: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    """First journal revision of a run, and the first of the run after it: a journal holds one run after another.
+
+    Raises:
+        LookupError: the run is not in the journal.
+    """
+    kind = RowKind.RUN_STARTED.value
+    begun = db.execute("SELECT revision FROM history WHERE kind = ? AND name = ?", (kind, run_id)).fetchone()
+    if begun is None:
+        raise LookupError(run_id)
+    after = db.execute("SELECT min(revision) FROM history WHERE kind = ? AND revision > ?", (kind, begun[0]))
+    return begun[0], after.fetchone()[0] or _NO_END
+
+
+def history_rows(
+    db: sqlite3.Connection, kinds: Sequence[RowKind], first: int, end: int
+) -> Iterator[tuple[int, HistoryRecord]]:
+    """History rows from one journal revision up to but without another, with their revisions, in order."""
+    marks = ", ".join("?" * len(kinds))
+    query = f"SELECT revision, kind, body FROM history WHERE kind IN ({marks}) AND revision BETWEEN ? AND ?"
+    names = [kind.value for kind in kinds]
+    for row in db.execute(f"{query} ORDER BY revision", (*names, first, end - 1)):
+        yield row[0], _history(row).record
+
+
+def run_commands(db: sqlite3.Connection, first: int, end: int) -> Iterator[tuple[int, CommandRecord]]:
+    """Commands accepted from one journal revision up to but without another, with the revision of their acceptance."""
+    query = f"SELECT {_COMMAND_COLUMNS} FROM command_now WHERE accept_revision BETWEEN ? AND ? ORDER BY accept_revision"
+    for row in db.execute(query, (first, end - 1)):
+        yield row[0], _command(row)
+
+
+def last_state_revision(db: sqlite3.Connection) -> int:
+    """The largest state revision in any row."""
+    settled: int = db.execute("SELECT coalesce(max(state_revision), 0) FROM outcome").fetchone()[0]
+    told: int = db.execute("SELECT coalesce(max(json_extract(body, '$.revision')), 0) FROM history").fetchone()[0]
+    return max(settled, told)
+
+
 def list_audit(db: sqlite3.Connection, page_size: int, token: str) -> Page[AuditRow]:
     """One page of audit rows, oldest first."""
     after = decode_token("audit", token) or 0
@@ -111,7 +154,7 @@ def list_audit(db: sqlite3.Connection, page_size: int, token: str) -> Page[Audit
 
 def _command(row: tuple[Any, ...]) -> CommandRecord:
     # The columns after the first stand in the order of the record's fields.
-    fields = [*row[1:12], CommandState(row[12]), *row[13:]]
+    fields = [*row[1:12], CommandState(row[12]), *row[13:-1], json.loads(row[-1])]
     return CommandRecord(*fields)
 
 

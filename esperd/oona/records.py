@@ -5,10 +5,12 @@ Times are wall time in seconds since 1970, passed in by the caller.
 """
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from esperd.leyline.commands import Outcome
-from esperd.leyline.views import NoticeEvent, TransitionEvent
+from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TransitionEvent
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel, FieldReportOutcome, TrainerPhase
 
 
@@ -42,6 +44,16 @@ class CommandRecord:
     """Time of the latest change: acceptance, then the outcome."""
     journal_revision: int = 0
     """Place of the latest change in the journal's one sequence; given by the journal."""
+    accepted_step: int = 0
+    """The run's step when it was accepted, as far as the event loop knew it: the trainer may have been further."""
+    decision_id: str = ""
+    """The policy decision that it answers, if any."""
+    timeline: int = 1
+    """The timeline of `global_step`."""
+    sequence: int = 0
+    """Number of its outcome among those that the trainer gave; 0 while it has none, or when the trainer gave none."""
+    refusal_metadata: Mapping[str, str] = field(default_factory=dict)
+    """The facts behind `refusal_message`, by name."""
 
 
 class AcceptStatus(enum.Enum):
@@ -114,19 +126,29 @@ class RunStarted:
     task: str
     unix_s: float
     config: str = ""
-    """The resolved configuration as text, secrets redacted."""
+    """The resolved configuration as JSON, secrets redacted."""
+    revision: int = 1
+    """The first public revision of the run."""
+    is_resumable: bool = False
+    """Whether everything that a later start needs is written down; not so in rows of schema version 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended."""
+    """A run ended, or the daemon left it."""
 
     run_id: str
     phase: TrainerPhase
-    """FINISHED or FAILED; another when the daemon ended before the run did."""
+    """FINISHED, which it is for ever; FAILED; or another when the daemon ended before the run did."""
     global_step: int
     unix_s: float
     detail: str = ""
+    epoch: int = 0
+    train_loss: float = math.nan
+    val_loss: float = math.nan
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Validation metrics by name."""
+    timeline: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +202,22 @@ class RowKind(enum.Enum):
     FIELD_REPORT = "field_report"
     RUN_STARTED = "run_started"
     RUN_FINISHED = "run_finished"
+    RUN_RESUMED = "run_resumed"
+    CHECKPOINT = "checkpoint"
+    TIMELINE = "timeline"
 
 
-HistoryRecord = TransitionEvent | NoticeEvent | EmergencyRecord | FieldReportRecord | RunStarted | RunFinished
+HistoryRecord = (
+    TransitionEvent
+    | NoticeEvent
+    | EmergencyRecord
+    | FieldReportRecord
+    | RunStarted
+    | RunFinished
+    | RunResumed
+    | CheckpointEvent
+    | TimelineEvent
+)
 Record = HistoryRecord | AuditEntry
 
 RECORD_TYPES: dict[RowKind, type[HistoryRecord]] = {
@@ -192,6 +227,9 @@ RECORD_TYPES: dict[RowKind, type[HistoryRecord]] = {
     RowKind.FIELD_REPORT: FieldReportRecord,
     RowKind.RUN_STARTED: RunStarted,
     RowKind.RUN_FINISHED: RunFinished,
+    RowKind.RUN_RESUMED: RunResumed,
+    RowKind.CHECKPOINT: CheckpointEvent,
+    RowKind.TIMELINE: TimelineEvent,
 }
 ROW_KINDS: dict[type[HistoryRecord], RowKind] = {record: kind for kind, record in RECORD_TYPES.items()}
 
@@ -247,6 +285,8 @@ def as_accepted(record: CommandRecord, journal_revision: int) -> CommandRecord:
         record.refusal_message,
         record.accepted_unix_s,
         journal_revision,
+        record.accepted_step,
+        record.decision_id,
     )
 
 
@@ -254,8 +294,10 @@ def unique_name(record: HistoryRecord) -> str | None:
     """The name of which the journal keeps only one record of this kind; None where there is no such name."""
     if isinstance(record, FieldReportRecord):
         return record.report_id
-    if isinstance(record, RunStarted | RunFinished):
+    if isinstance(record, RunStarted):
         return record.run_id
+    if isinstance(record, RunFinished) and record.phase is TrainerPhase.FINISHED:
+        return record.run_id  # a run that failed, or was left, is picked up again and ends more than once
     return None
 
 
@@ -280,6 +322,11 @@ def as_settled(record: CommandRecord, outcome: Outcome, unix_s: float, journal_r
         "" if outcome.refusal is None else outcome.refusal.message,
         unix_s,
         journal_revision,
+        record.accepted_step,
+        record.decision_id,
+        outcome.timeline,
+        outcome.sequence,
+        {} if outcome.refusal is None else outcome.refusal.metadata,
     )
 
 

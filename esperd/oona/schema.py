@@ -12,7 +12,7 @@ from esperd.oona.failures import JournalUnreadable
 
 APPLICATION_ID = 0x45535045
 """`ESPE`: marks the file as a journal of ours."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE command (
@@ -27,29 +27,24 @@ CREATE TABLE command (
     payload_sha256  BLOB NOT NULL CHECK (length(payload_sha256) = 32),
     accepted_unix_s REAL NOT NULL,
     reason          TEXT NOT NULL,
-    seed_id         INTEGER NOT NULL
+    seed_id         INTEGER NOT NULL,
+    accepted_step   INTEGER NOT NULL DEFAULT 0,
+    decision_id     TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE outcome (
-    revision        INTEGER PRIMARY KEY,
-    command_id      TEXT NOT NULL UNIQUE REFERENCES command (command_id),
-    state           INTEGER NOT NULL CHECK (state BETWEEN 2 AND 6),
-    global_step     INTEGER NOT NULL,
-    state_revision  INTEGER NOT NULL,
-    seed_id         INTEGER NOT NULL,
-    refusal_reason  TEXT NOT NULL,
-    refusal_message TEXT NOT NULL,
-    settled_unix_s  REAL NOT NULL
+    revision         INTEGER PRIMARY KEY,
+    command_id       TEXT NOT NULL UNIQUE REFERENCES command (command_id),
+    state            INTEGER NOT NULL CHECK (state BETWEEN 2 AND 6),
+    global_step      INTEGER NOT NULL,
+    state_revision   INTEGER NOT NULL,
+    seed_id          INTEGER NOT NULL,
+    refusal_reason   TEXT NOT NULL,
+    refusal_message  TEXT NOT NULL,
+    settled_unix_s   REAL NOT NULL,
+    timeline         INTEGER NOT NULL DEFAULT 1,
+    sequence         INTEGER NOT NULL DEFAULT 0,
+    refusal_metadata TEXT NOT NULL DEFAULT '{}'
 ) STRICT;
-CREATE VIEW command_now AS
-SELECT c.revision AS accept_revision, c.command_id, coalesce(c.request_id, '') AS request_id, c.principal, c.key_id,
-    c.method, c.kind, c.payload, c.payload_sha256, c.accepted_unix_s, c.reason,
-    CASE WHEN o.seed_id > 0 THEN o.seed_id ELSE c.seed_id END AS seed_id,
-    coalesce(o.state, 1) AS state, coalesce(o.global_step, 0) AS global_step,
-    coalesce(o.state_revision, 0) AS state_revision, coalesce(o.refusal_reason, '') AS refusal_reason,
-    coalesce(o.refusal_message, '') AS refusal_message,
-    coalesce(o.settled_unix_s, c.accepted_unix_s) AS updated_unix_s,
-    coalesce(o.revision, c.revision) AS journal_revision
-FROM command AS c LEFT JOIN outcome AS o ON o.command_id = c.command_id;
 CREATE TABLE history (
     revision INTEGER PRIMARY KEY,
     kind     TEXT NOT NULL,
@@ -74,6 +69,31 @@ CREATE TABLE audit (
     row_hash       BLOB NOT NULL
 ) STRICT;
 """
+
+_VIEW = """
+CREATE VIEW command_now AS
+SELECT c.revision AS accept_revision, c.command_id, coalesce(c.request_id, '') AS request_id, c.principal, c.key_id,
+    c.method, c.kind, c.payload, c.payload_sha256, c.accepted_unix_s, c.reason,
+    CASE WHEN o.seed_id > 0 THEN o.seed_id ELSE c.seed_id END AS seed_id,
+    coalesce(o.state, 1) AS state, coalesce(o.global_step, 0) AS global_step,
+    coalesce(o.state_revision, 0) AS state_revision, coalesce(o.refusal_reason, '') AS refusal_reason,
+    coalesce(o.refusal_message, '') AS refusal_message,
+    coalesce(o.settled_unix_s, c.accepted_unix_s) AS updated_unix_s,
+    coalesce(o.revision, c.revision) AS journal_revision, c.accepted_step, c.decision_id,
+    coalesce(o.timeline, 1) AS timeline, coalesce(o.sequence, 0) AS sequence,
+    coalesce(o.refusal_metadata, '{}') AS refusal_metadata
+FROM command AS c LEFT JOIN outcome AS o ON o.command_id = c.command_id;
+"""
+
+_FROM_VERSION_1 = """
+ALTER TABLE command ADD COLUMN accepted_step INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE command ADD COLUMN decision_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE outcome ADD COLUMN timeline INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE outcome ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outcome ADD COLUMN refusal_metadata TEXT NOT NULL DEFAULT '{}';
+DROP VIEW command_now;
+"""
+"""New columns come last in their tables, so that a migrated file is like a new one."""
 
 _APPEND_ONLY = """
 CREATE TRIGGER {table}_is_not_changed BEFORE UPDATE ON {table}
@@ -113,21 +133,26 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     is_new = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not is_new and application_id != APPLICATION_ID:
         raise JournalUnreadable(str(path), "it is another program's database")
-    if not is_new and version != SCHEMA_VERSION:
+    if not is_new and not 1 <= version <= SCHEMA_VERSION:
         raise JournalUnreadable(str(path), f"it has schema version {version}, this daemon writes {SCHEMA_VERSION}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     if is_new:
-        _create(connection)
+        triggers = "".join(_APPEND_ONLY.format(table=table) for table in ("command", "outcome", "history", "audit"))
+        _change(connection, f"{_TABLES} {_VIEW} {triggers} PRAGMA application_id = {APPLICATION_ID};")
+    elif version == 1:
+        _change(connection, f"{_FROM_VERSION_1} {_VIEW}")
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    triggers = "".join(_APPEND_ONLY.format(table=table) for table in ("command", "outcome", "history", "audit"))
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES} {triggers}"
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-    )
+def _change(connection: sqlite3.Connection, statements: str) -> None:
+    """Bring the schema to our version, whole or not at all."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _flush_directory(path: Path) -> None:

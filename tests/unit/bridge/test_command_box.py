@@ -65,7 +65,7 @@ def test_a_closed_box_refuses_and_hands_back_what_waited():
     box = CommandBox(4)
     put(box, "a")
     box.reserve()
-    assert [c.command_id for c in box.close("FINISHED")] == ["a"]
+    assert [c.command_id for c in box.close(EsperdError("TRAINER_NOT_RUNNING", phase="FINISHED"))] == ["a"]
     for attempt in (box.reserve, lambda: box.put(command("b")), lambda: box.put_urgent(command("c"))):
         with pytest.raises(EsperdError) as refused:
             attempt()
@@ -99,6 +99,6 @@ def test_under_load_every_command_is_taken_once_or_refused():
         has_begun.wait()
         for _ in range(50):
             taken += [c.command_id for c in box.take()]
-        taken += [c.command_id for c in box.close("FINISHED")]
+        taken += [c.command_id for c in box.close(EsperdError("TRAINER_NOT_RUNNING", phase="FINISHED"))]
         filler.join()
         assert taken == accepted

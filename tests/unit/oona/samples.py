@@ -83,7 +83,7 @@ def run_started() -> RunStarted:
 
 def run_finished() -> RunFinished:
     """A run that ended."""
-    return RunFinished("run-1", TrainerPhase.FINISHED, 500, NOW_S)
+    return RunFinished("run-1", TrainerPhase.FINISHED, 500, NOW_S, "", 3, 0.25, 0.5, {"accuracy": 0.75}, timeline=2)
 
 
 def audit(name: str = "1", decision: str = "OK") -> AuditEntry:

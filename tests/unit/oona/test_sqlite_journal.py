@@ -320,8 +320,8 @@ async def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Pat
         db.execute("CREATE TABLE theirs (x)")
     await (await SqliteJournal.open(newer)).close()
     with closing(sqlite3.connect(newer)) as db:
-        db.execute("PRAGMA user_version = 2")
-    for path, words in ((garbage, "not a database"), (foreign, "another program"), (newer, "schema version 2")):
+        db.execute("PRAGMA user_version = 3")
+    for path, words in ((garbage, "not a database"), (foreign, "another program"), (newer, "schema version 3")):
         before = path.read_bytes()
         for _ in range(2):
             with pytest.raises(JournalUnreadable, match=words):
