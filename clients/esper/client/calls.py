@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint
 from esper.leyline.v1 import command_service_pb2 as command
 from esper.leyline.v1 import emergency_service_pb2 as emergency
 from esper.leyline.v1 import policy_service_pb2 as policy
@@ -43,6 +44,21 @@ class Call(Generic[AnswerT]):
         return self.payload_type is not None
 
 
+LIST_CHECKPOINTS = Call(
+    "CheckpointService/ListCheckpoints", checkpoint.ListCheckpointsRequest, checkpoint.ListCheckpointsResponse
+)
+GET_CHECKPOINT = Call(
+    "CheckpointService/GetCheckpoint", checkpoint.GetCheckpointRequest, checkpoint.GetCheckpointResponse
+)
+VERIFY_CHECKPOINT = Call(
+    "CheckpointService/VerifyCheckpoint", checkpoint.VerifyCheckpointRequest, checkpoint.VerifyCheckpointResponse
+)
+PRUNE_CHECKPOINTS = Call(
+    "CheckpointService/PruneCheckpoints",
+    checkpoint.PruneCheckpointsRequest,
+    checkpoint.PruneCheckpointsResponse,
+    checkpoint.PruneCheckpointsPayload,
+)
 GET_SERVER_INFO = Call("ServerService/GetServerInfo", server.GetServerInfoRequest, server.GetServerInfoResponse)
 WATCH_SERVER_STATE = Call(
     "ServerService/WatchServerState", server.WatchServerStateRequest, server.WatchServerStateResponse
@@ -90,6 +106,7 @@ GET_SEED = Call("StateService/GetSeed", state.GetSeedRequest, state.GetSeedRespo
 LIST_SEEDS = Call("StateService/ListSeeds", state.ListSeedsRequest, state.ListSeedsResponse)
 LIST_SITES = Call("StateService/ListSites", state.ListSitesRequest, state.ListSitesResponse)
 GET_OPTIMIZERS = Call("StateService/GetOptimizers", state.GetOptimizersRequest, state.GetOptimizersResponse)
+LIST_TIMELINES = Call("StateService/ListTimelines", state.ListTimelinesRequest, state.ListTimelinesResponse)
 WATCH_STATE = Call("StateService/WatchState", state.WatchStateRequest, state.WatchStateResponse)
 DECISION_STREAM = Call(
     "PolicyService/DecisionStream", policy.DecisionStreamRequest, policy.DecisionStreamResponse, policy.PolicyDecision

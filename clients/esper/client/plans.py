@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from esper.client import calls
 from esper.client.calls import AnswerT, Call
+from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint_pb
 from esper.leyline.v1 import command_service_pb2 as command_pb
 from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
 from esper.leyline.v1 import policy_service_pb2 as policy_pb
@@ -19,13 +20,14 @@ from esper.leyline.v1 import run_service_pb2 as run_pb
 from esper.leyline.v1 import server_service_pb2 as server_pb
 from esper.leyline.v1 import state_service_pb2 as state_pb
 from esper.leyline.v1 import telemetry_service_pb2 as telemetry_pb
-from esper.leyline.v1.command_pb2 import AdaptationCommand, Command
+from esper.leyline.v1.command_pb2 import AdaptationCommand, Command, CommandCheckpoint, CommandRollback
 from esper.leyline.v1.field_report_pb2 import FieldReport
 from esper.leyline.v1.vocabulary_pb2 import (
     COMMAND_STATE_ACCEPTED,
     COMMAND_STATE_UNSPECIFIED,
     CommandState,
     EmergencyLevel,
+    RollbackTier,
     SeedLifecycleStage,
 )
 
@@ -34,6 +36,9 @@ OUTCOME_S = 60.0
 
 MAX_WAIT_S = 20.0
 """Longest single wait asked of GetCommand; longer waits are asked for again."""
+
+VERIFY_S = 600.0
+"""How long a verification may take, unless the client is told otherwise: the files are read whole."""
 
 NewId = Callable[[], str]
 MessageT = TypeVar("MessageT", bound=Message)
@@ -93,6 +98,66 @@ def sites() -> Plan[state_pb.ListSitesResponse]:
 def optimizers() -> Plan[state_pb.GetOptimizersResponse]:
     """The optimizer groups."""
     return Plan(calls.GET_OPTIMIZERS, state_pb.GetOptimizersRequest())
+
+
+def timelines(run_id: str) -> Plan[state_pb.ListTimelinesResponse]:
+    """The timelines of a run; of the current one for an empty id."""
+    return Plan(calls.LIST_TIMELINES, state_pb.ListTimelinesRequest(run_id=run_id))
+
+
+def checkpoints(
+    page_size: int, page_token: str, run_id: str, all_runs: bool
+) -> Plan[checkpoint_pb.ListCheckpointsResponse]:
+    """A page of checkpoints."""
+    request = checkpoint_pb.ListCheckpointsRequest(
+        page_size=page_size, page_token=page_token, run_id=run_id, all_runs=all_runs
+    )
+    return Plan(calls.LIST_CHECKPOINTS, request)
+
+
+def checkpoint_info(checkpoint_id: str) -> Plan[checkpoint_pb.GetCheckpointResponse]:
+    """One checkpoint."""
+    return Plan(calls.GET_CHECKPOINT, checkpoint_pb.GetCheckpointRequest(checkpoint_id=checkpoint_id))
+
+
+def verify_checkpoint(checkpoint_id: str, timeout_s: float) -> Plan[checkpoint_pb.VerifyCheckpointResponse]:
+    """Verify one checkpoint."""
+    request = checkpoint_pb.VerifyCheckpointRequest(checkpoint_id=checkpoint_id)
+    return Plan(calls.VERIFY_CHECKPOINT, request, waits_s=timeout_s)
+
+
+def prune_checkpoints(
+    keep: int, run_id: str, dry_run: bool, reason: str
+) -> Plan[checkpoint_pb.PruneCheckpointsResponse]:
+    """Remove checkpoints."""
+    payload = checkpoint_pb.PruneCheckpointsPayload(run_id=run_id, keep=keep, dry_run=dry_run, reason=reason)
+    return Plan(calls.PRUNE_CHECKPOINTS, payload)
+
+
+def write_checkpoint(note: str, reason: str, request_id: str) -> AdaptationCommand:
+    """The command that writes a checkpoint."""
+    return AdaptationCommand(version=1, request_id=request_id, reason=reason, checkpoint=CommandCheckpoint(note=note))
+
+
+def roll_back(
+    checkpoint_id: str,
+    global_step: int | None,
+    before_seed_id: str,
+    tier: RollbackTier,
+    reason: str,
+    request_id: str,
+) -> AdaptationCommand:
+    """The command that goes back. Raises ValueError unless exactly one target is given."""
+    if bool(checkpoint_id) + (global_step is not None) + bool(before_seed_id) != 1:
+        raise ValueError("name exactly one of checkpoint_id, global_step and before_seed_id")
+    rollback = CommandRollback(tier=tier)
+    if global_step is not None:
+        rollback.global_step = global_step
+    elif checkpoint_id:
+        rollback.checkpoint_id = checkpoint_id
+    else:
+        rollback.before_seed_id = before_seed_id
+    return AdaptationCommand(version=1, request_id=request_id, reason=reason, rollback=rollback)
 
 
 def submit(command: AdaptationCommand, new_id: NewId) -> Plan[command_pb.SubmitCommandResponse]:

@@ -23,6 +23,7 @@ from esper.client.cursor import Cursor
 from esper.client.errors import LeylineError, Unreachable, decode_rpc_error
 from esper.client.plans import Plan
 from esper.client.watches import RECONNECT_S, Watch
+from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint_pb
 from esper.leyline.v1 import command_service_pb2 as command_pb
 from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
 from esper.leyline.v1 import policy_service_pb2 as policy_pb
@@ -34,9 +35,11 @@ from esper.leyline.v1.command_pb2 import AdaptationCommand, Command
 from esper.leyline.v1.field_report_pb2 import FieldReport
 from esper.leyline.v1.vocabulary_pb2 import (
     COMMAND_STATE_UNSPECIFIED,
+    ROLLBACK_TIER_UNSPECIFIED,
     SEED_STAGE_UNKNOWN,
     CommandState,
     EmergencyLevel,
+    RollbackTier,
     SeedLifecycleStage,
 )
 
@@ -83,6 +86,26 @@ class Client(Connection):
     def sites(self) -> state_pb.ListSitesResponse:
         """Every site in forward order, with what may grow there and what it would cost."""
         return self._carry_out(plans.sites())
+
+    def timelines(self, run_id: str = "") -> state_pb.ListTimelinesResponse:
+        """Every timeline of a run, oldest first, with what each rollback did; the current run unless named."""
+        return self._carry_out(plans.timelines(run_id))
+
+    def checkpoints(
+        self, *, page_size: int = 0, page_token: str = "", run_id: str = "", all_runs: bool = False
+    ) -> checkpoint_pb.ListCheckpointsResponse:
+        """A page of checkpoints, newest first, and the states that memory holds; of the current run unless named."""
+        return self._carry_out(plans.checkpoints(page_size, page_token, run_id, all_runs))
+
+    def checkpoint_info(self, checkpoint_id: str) -> checkpoint_pb.GetCheckpointResponse:
+        """One checkpoint with its manifest."""
+        return self._carry_out(plans.checkpoint_info(checkpoint_id))
+
+    def verify_checkpoint(
+        self, checkpoint_id: str, *, timeout_s: float = plans.VERIFY_S
+    ) -> checkpoint_pb.VerifyCheckpointResponse:
+        """Have every file of a checkpoint read and compared; without problems it is sound."""
+        return self._carry_out(plans.verify_checkpoint(checkpoint_id, timeout_s))
 
     def optimizers(self) -> state_pb.GetOptimizersResponse:
         """Every optimizer group."""
@@ -140,6 +163,48 @@ class Client(Connection):
             except Unreachable as error:
                 time.sleep(patience.after(error))
         return command
+
+    def checkpoint(
+        self,
+        *,
+        note: str = "",
+        reason: str = "",
+        wait: bool = True,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> Command:
+        """Write a checkpoint of the next safe point; returns once it is on disk, unless `wait` is False."""
+        command = plans.write_checkpoint(note, reason, request_id)
+        return self.submit(command, wait=wait, timeout_s=timeout_s)
+
+    def rollback(
+        self,
+        *,
+        checkpoint_id: str = "",
+        global_step: int | None = None,
+        before_seed_id: str = "",
+        tier: RollbackTier = ROLLBACK_TIER_UNSPECIFIED,
+        reason: str = "",
+        wait: bool = True,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> Command:
+        """Go back to a checkpoint, to the newest good state at or before a step, or to that before a seed.
+
+        Exactly one of the three is given, else ValueError. Returns the command with its outcome unless `wait` is
+        False; the run then goes on on a new timeline, and what came after the state is left behind.
+        """
+        command = plans.roll_back(checkpoint_id, global_step, before_seed_id, tier, reason, request_id)
+        return self.submit(command, wait=wait, timeout_s=timeout_s)
+
+    def prune_checkpoints(
+        self, *, keep: int = 0, run_id: str = "", dry_run: bool = False, reason: str = ""
+    ) -> checkpoint_pb.PruneCheckpointsResponse:
+        """Remove all but the newest `keep` scheduled checkpoints (0: as many as the daemon is configured to keep).
+
+        The newest good one stays in any case. With `dry_run` nothing is removed.
+        """
+        return self._carry_out(plans.prune_checkpoints(keep, run_id, dry_run, reason))
 
     def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:
         """Submit at most 256 commands: all are accepted, or none; empty request_ids are filled in."""
