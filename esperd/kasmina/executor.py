@@ -6,6 +6,7 @@ no data loader, no thread and no wire. Order of calls in one step, all skipped w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from esperd.config.settings import GrowthSettings
 from esperd.kasmina import persistence, step_work
 from esperd.kasmina.alpha import RampNotHoldingError
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
+from esperd.kasmina.folding import Folded, fold, only_fossils
 from esperd.kasmina.garden import Garden
 from esperd.kasmina.gardener import Gardener
 from esperd.kasmina.gates import conclude, look
@@ -118,6 +120,14 @@ class SeedExecutor:
                 self._follow_up(seed, command)
         return seed.seed_id
 
+    def cull_newest(self, step: int, cause: str) -> int | None:
+        """Cull the youngest live seed, in the middle of a step too; returns its id, None when nothing is live."""
+        if not self.active:
+            return None
+        newest = self._garden.live[-1]
+        self._gardener.cull(newest, Attribution(cause), step)
+        return newest.seed_id
+
     def hold(self, cause: str) -> None:
         """Conservative mode: no new seeds, no auto-advance into BLENDING; guard and gates go on."""
         self._garden.held = cause
@@ -140,17 +150,40 @@ class SeedExecutor:
         """The parameters of fossilized seeds, in the order of fossilization."""
         return [parameter for fossil in self._garden.fossils for parameter in fossil.parameters]
 
+    def fold(self, autocast: Callable[[], AbstractContextManager[None]] = nullcontext) -> Folded:
+        """A copy of the host with its fossils as one plain module; live seeds are no part of it.
+
+        `autocast` makes the context under which the run computes its forward pass.
+        """
+        return fold(self._garden.host.model, list(self._garden.slots.values()), autocast)
+
+    def without_live_seeds(self) -> AbstractContextManager[None]:
+        """During the body, the model's own forward goes through the fossils only."""
+        return only_fossils(list(self._garden.slots.values()))
+
+    def germinated_step(self, seed_id: int) -> int:
+        """The step at which a seed of this timeline germinated, whatever became of it; EsperdError SEED_UNKNOWN."""
+        try:
+            return self._garden.germinated_steps[seed_id]
+        except KeyError:
+            raise EsperdError("SEED_UNKNOWN", seed_id=seed_id) from None
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly: weights, EMA, lifecycle, alpha, evidence, embargoes."""
-        return persistence.save(self._garden)
+        """Everything needed to go on exactly: weights, EMA, lifecycle, alpha, evidence, embargoes.
+
+        Plain values and references to the live tensors; the caller copies these before the next step.
+        """
+        return {"garden": persistence.save(self._garden), "work": self._work.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Rebuild from `state_dict`, replacing whatever grows now.
+        """Rebuild from `state_dict`, replacing whatever grows now; the tensors of `state` are copied.
 
-        Creates the live seeds' optimizers anew through `SeedOptimizers` (and merges those of fossils); the trainer
-        restores the optimizers' own state afterwards.
+        Gives the seeds to the optimizers (`SeedOptimizers.replace_seeds`); the trainer restores the optimizers' own
+        state afterwards. Raises ValueError when the state does not fit this run; nothing has been changed then.
         """
-        persistence.load(self._garden, state)
+        persistence.load(self._garden, state["garden"])
+        self._work.load_state_dict(state["work"])
+        self._gardener.forget()
 
     def _seed(self, command: SeedCommand) -> Seed:
         seed = self._garden.seeds.get(command.seed_id)

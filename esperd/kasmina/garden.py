@@ -59,6 +59,8 @@ class Garden:
         self.num_germinations = 0
         self.germination_of: dict[int, int] = {}
         """Seed id to its number among the germinations, which sets its error level."""
+        self.germinated_steps: dict[int, int] = {}
+        """Seed id to the step of its germination, of every seed of this timeline, whatever became of it."""
         self.seed_flops = 0.0
         self.judging_flops = 0.0
         self.held = ""

@@ -41,6 +41,10 @@ class Gardener:
         self._pending: dict[int, tuple[float, Judgement]] = {}
         """Amplitude and evidence of the G2 just asked, by seed; used if the seed advances on it."""
 
+    def forget(self) -> None:
+        """Forget what was asked last: another state has been loaded."""
+        self._pending.clear()
+
     # Gates and stages
 
     def ask(self, seed: Seed, step: int) -> GateResult:

@@ -7,9 +7,10 @@ device read a step, none while no seed blends.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +63,22 @@ class Guard:
         """Keep the loss of a step in which nothing blends, unread."""
         self._unread.append(loss.detach())
 
-    def losses(self) -> list[float]:
-        """The window of losses, read from the device; `LossWatch` goes on from it."""
-        self._read_backlog()
-        return self.watch.state()
+    def state_dict(self) -> dict[str, Any]:
+        """The window of losses, those not yet read from the device, and which of the host's buffers move."""
+        unread = [loss.float().reshape(()) for loss in self._unread]
+        return {
+            "losses": self.watch.state(),
+            "unread": torch.stack(unread) if unread else None,
+            "moved": self._buffers.moved_so_far(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `state_dict` gave, on the host's device."""
+        self.watch = LossWatch(state["losses"])
+        self._unread.clear()
+        if state["unread"] is not None:
+            self._unread.extend(state["unread"].to(device, copy=True).unbind())
+        self._buffers.begin_again(state["moved"])
 
     def judge(self, slots: Sequence[Slot], batch: Batch, loss: Tensor) -> Verdict:
         """Look at the step just done: the one device read of a blending step."""
@@ -135,20 +148,35 @@ class _MovingBuffers:
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
         # The kernels of these write their statistics without moving the version counter.
         self._always = {id(buffer) for norm in norms for buffer in norm.buffers()}
+        self._moved: list[bool] | None = None
+        """Which of them have moved since the first step that was looked at; None before it."""
         self._versions: list[int] | None = None
+        """Of the last look; None when nothing can be compared with it."""
         self._moving: list[Tensor] = []
         self._copies: list[Tensor] = []
 
     def remember(self) -> None:
-        versions = [buffer._version for buffer in self._known]
-        if self._versions is None:
+        if self._moved is None:
+            self._moved = [id(buffer) in self._always for buffer in self._known]
             self._moving = list(self._known)
         else:
-            pairs = zip(self._known, self._versions, versions, strict=True)
-            self._moving = [b for b, first, now in pairs if first != now or id(b) in self._always]
-        # Versions are compared with those of the first step: what has ever moved is taken to move.
-        self._versions = self._versions or versions
+            self._moved = self.moved_so_far() or self._moved
+            self._moving = [buffer for buffer, moved in zip(self._known, self._moved, strict=True) if moved]
+        self._versions = [buffer._version for buffer in self._known]
         self._copies = [buffer.detach().clone() for buffer in self._moving]
+
+    def moved_so_far(self) -> list[bool] | None:
+        """Which buffers have ever moved, up to now; what has moved once is taken to move."""
+        if self._moved is None or self._versions is None:
+            return self._moved
+        pairs = zip(self._known, self._versions, self._moved, strict=True)
+        return [moved or buffer._version != version for buffer, version, moved in pairs]
+
+    def begin_again(self, moved: list[bool] | None) -> None:
+        """Go on from what `moved_so_far` gave; that loading writes every buffer does not count."""
+        self._moved = None if moved is None or len(moved) != len(self._known) else list(moved)
+        self._versions = None
+        self._moving, self._copies = [], []
 
     def restore(self) -> None:
         with torch.no_grad():

@@ -35,6 +35,7 @@ class Nursery:
         garden.optimizers.create_seed(seed_id, seed.parameters)
         garden.num_germinations = seed_id
         garden.germination_of[seed_id] = seed_id
+        garden.germinated_steps[seed_id] = step
         garden.seeds[seed_id] = seed
         slot.candidates.append(seed)
         slot.refresh()

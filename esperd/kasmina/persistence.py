@@ -1,7 +1,8 @@
-"""Everything that grows as one dictionary of plain values and CPU tensors, and back again, exactly.
+"""Everything that grows as one tree of plain values and references to live tensors, and back again, exactly.
 
-Training thread only. Knows no file and no optimizer state: the checkpoint writer and the trainer own those. Streams
-need no saving, since each is a function of the run's random seed, the seed's id and the step.
+Training thread only. Knows no file and no optimizer state: the checkpoint writer and the trainer own those. Saving
+copies no tensor and reads nothing from the device; whoever keeps the tree copies its tensors before the next step.
+Streams need no saving, since each is a function of the run's random seed, the seed's id and the step.
 """
 
 from collections.abc import Mapping
@@ -12,16 +13,20 @@ import torch
 from torch import Tensor
 
 from esperd.kasmina.alpha import AlphaRamp
+from esperd.kasmina.blueprints.registry import UnknownBlueprintError
 from esperd.kasmina.garden import Garden
 from esperd.kasmina.germination import build_seed
 from esperd.kasmina.judgement import Judgement
-from esperd.kasmina.loss_watch import LossWatch, ProbeWatch
+from esperd.kasmina.loss_watch import ProbeWatch
+from esperd.kasmina.module_state import load_module, pack_batch, save_module, unpack_batch
 from esperd.kasmina.seed import Health, Plan, Remains, Seed
+from esperd.kasmina.slot import Slot
 from esperd.leyline.commands import AlphaSchedule
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import Contribution, Cost, Evidence, GateResult, SeedView
 from esperd.leyline.vocabulary import AlphaCurve, BlendMode, Gate, Isolation, Stage, TrainingMode, Verdict
 
-VERSION = 1
+VERSION = 2
 
 _PLAIN = (
     "amplitude",
@@ -41,149 +46,151 @@ _PLAIN = (
 
 
 def save(garden: Garden) -> dict[str, Any]:
-    """The garden as a dictionary; its tensors are copies on the CPU."""
+    """The garden as a tree; its tensors are the live ones, detached."""
     return {
         "version": VERSION,
         "num_germinations": garden.num_germinations,
+        "germination_of": dict(garden.germination_of),
+        "germinated_steps": dict(garden.germinated_steps),
         "seed_flops": garden.seed_flops,
         "probe_flops": garden.prober.flops,
         "judging_flops": garden.judging_flops,
         "held": garden.held,
-        "loss_watch": garden.guard.losses(),
-        "sites": {
-            path: {
-                "embargoed_until_step": slot.site.embargoed_until_step,
-                "embargoed_until_unix_s": slot.site.embargoed_until_unix_s,
-                "failures": dict(slot.site.failures),
-                "fossils": [seed.seed_id for seed in slot.fossils],
-                "grafted": slot.grafted.seed_id if slot.grafted is not None else 0,
-                "candidates": [seed.seed_id for seed in slot.candidates],
-            }
-            for path, slot in garden.slots.items()
-        },
+        "guard": garden.guard.state_dict(),
+        "sites": {path: _save_slot(slot) for path, slot in garden.slots.items()},
         "seeds": [_save_seed(seed) for seed in garden.seeds.values()],
         "remains": [_save_remains(remains) for remains in garden.remains],
     }
 
 
 def load(garden: Garden, state: Mapping[str, Any]) -> None:
-    """Put the garden into the saved state; whatever grows now is dropped first.
+    """Put the garden into the saved state; whatever grows now is dropped, and the optimizers are told.
 
     Raises:
-        ValueError: the state is of another version, or names a site that this run has not.
+        ValueError: the state is of another version, or does not fit this run; nothing has been changed then.
     """
     if state["version"] != VERSION:
         raise ValueError(f"the state of the seeds has version {state['version']}, this build reads {VERSION}")
     unknown = set(state["sites"]) - set(garden.slots)
     if unknown:
         raise ValueError(f"the state of the seeds names sites that the model has not: {sorted(unknown)}")
+    seeds = [_load_seed(garden, saved) for saved in state["seeds"]]
     _clear(garden)
     garden.num_germinations = state["num_germinations"]
+    garden.germination_of = dict(state["germination_of"])
+    garden.germinated_steps = dict(state["germinated_steps"])
     garden.seed_flops = state["seed_flops"]
     garden.prober.flops = state["probe_flops"]
     garden.judging_flops = state["judging_flops"]
     garden.held = state["held"]
-    garden.guard.watch = LossWatch(state["loss_watch"])
-    for saved in state["seeds"]:
-        seed = _load_seed(garden, saved)
-        garden.seeds[seed.seed_id] = seed
-        garden.germination_of[seed.seed_id] = seed.seed_id
+    garden.guard.load_state_dict(state["guard"], garden.host.device)
+    garden.seeds.update((seed.seed_id, seed) for seed in seeds)
     for path, saved in state["sites"].items():
-        _load_site(garden, path, saved)
+        _load_slot(garden, garden.slots[path], saved)
     garden.remains = [_load_remains(saved) for saved in state["remains"]]
-    for seed in [*garden.fossils, *garden.live]:
-        garden.optimizers.create_seed(seed.seed_id, seed.parameters)
-        if seed.stage is Stage.FOSSILIZED:
-            garden.optimizers.merge_seed(seed.seed_id)
+    garden.optimizers.replace_seeds(
+        {seed.seed_id: seed.parameters for seed in garden.live},
+        {seed.seed_id: seed.parameters for seed in garden.fossils},
+    )
 
 
 def _clear(garden: Garden) -> None:
-    for seed in garden.live:
-        garden.optimizers.drop_seed(seed.seed_id)
+    """Take out everything that grows, sites that the state does not name included."""
     garden.seeds.clear()
     garden.remains.clear()
     for slot in garden.slots.values():
+        slot.site.embargoed_until_step, slot.site.embargoed_until_unix_s, slot.site.failures = 0, 0.0, {}
         slot.fossils, slot.grafted, slot.candidates = [], None, []
+        slot.step, slot.measures_ratio = 0, False
         slot.disarm()
         slot.refresh()
 
 
-def _load_site(garden: Garden, path: str, saved: Mapping[str, Any]) -> None:
-    slot = garden.slots[path]
+def _save_slot(slot: Slot) -> dict[str, Any]:
+    return {
+        "embargoed_until_step": slot.site.embargoed_until_step,
+        "embargoed_until_unix_s": slot.site.embargoed_until_unix_s,
+        "failures": dict(slot.site.failures),
+        "fossils": [seed.seed_id for seed in slot.fossils],
+        "grafted": slot.grafted.seed_id if slot.grafted is not None else 0,
+        "candidates": [seed.seed_id for seed in slot.candidates],
+        "step": slot.step,
+        "measures_ratio": slot.measures_ratio,
+    }
+
+
+def _load_slot(garden: Garden, slot: Slot, saved: Mapping[str, Any]) -> None:
     slot.site.embargoed_until_step = saved["embargoed_until_step"]
     slot.site.embargoed_until_unix_s = saved["embargoed_until_unix_s"]
     slot.site.failures = dict(saved["failures"])
     slot.fossils = [garden.seeds[seed_id] for seed_id in saved["fossils"]]
     slot.grafted = garden.seeds[saved["grafted"]] if saved["grafted"] else None
     slot.candidates = [garden.seeds[seed_id] for seed_id in saved["candidates"]]
+    slot.step, slot.measures_ratio = saved["step"], saved["measures_ratio"]
     slot.refresh()
 
 
 def _save_seed(seed: Seed) -> dict[str, Any]:
     batches, losses = seed.reference
-    health = seed.health
     return {
         "seed_id": seed.seed_id,
         "site": seed.site,
         "stage": int(seed.stage),
         "plan": _save_plan(seed.plan),
         "cost": asdict(seed.cost),
-        "module": _copied(seed.module.state_dict()),
-        "blender": _copied(seed.blender.state_dict()),
+        "module": save_module(seed.module),
+        "blender": save_module(seed.blender),
         "detach_host": seed.blender.detach_host,
-        "ema": [tensor.detach().cpu().clone() for tensor in seed.ema],
-        "alpha": float(seed.alpha),
+        "ema": [tensor.detach() for tensor in seed.ema],
+        "alpha": seed.alpha.detach(),
         "ramp": seed.ramp.state() if seed.ramp is not None else None,
         **{name: getattr(seed, name) for name in _PLAIN},
-        "gradient_rms": float(health.gradient_rms) if health.gradient_rms is not None else None,
-        "health": {
-            "read_loss": health.read_loss,
-            "read_gradient_norm": health.read_gradient_norm,
-            "read_output_ratio": health.read_output_ratio,
-            "max_output_ratio": health.max_output_ratio,
-            "num_not_finite": health.num_not_finite,
-            "seed_s": list(health.seed_s),
-            "step_s": list(health.step_s),
-        },
+        "health": {name: _listed(getattr(seed.health, name)) for name in Health.__slots__},
         "gates": [_save_gate(result) for result in seed.gates.values()],
         "contributions": [asdict(contribution) for contribution in seed.contributions.values()],
         "judgement": seed.judgement.state() if seed.judgement is not None else None,
         "probe_watch": seed.probe_watch.state(),
-        "reference": (_copied(batches), list(losses)),
+        "reference": {"batches": [pack_batch(batch) for batch in batches], "losses": list(losses)},
         "story": list(seed.story),
     }
 
 
 def _load_seed(garden: Garden, saved: Mapping[str, Any]) -> Seed:
-    plan = _load_plan(saved["plan"])
-    slot = garden.slots[saved["site"]]
+    """The seed built anew and put into its state; registered nowhere yet."""
+    seed = _build(garden, saved)
     device = garden.host.device
-    descriptor = garden.registry.get(plan.blueprint_id)
-    seed_id, step = saved["seed_id"], saved["germinated_step"]
-    cost = Cost(**saved["cost"])
-    seed = build_seed(seed_id, slot, plan, descriptor, cost, garden.host, garden.random_seed, step)
     seed.stage = Stage(saved["stage"])
     for name in _PLAIN:
         setattr(seed, name, saved[name])
-    seed.module.load_state_dict(saved["module"])
-    seed.blender.load_state_dict(saved["blender"])
+    load_module(seed.module, saved["module"])
+    load_module(seed.blender, saved["blender"])
     seed.blender.detach_host = saved["detach_host"]
-    if seed.stage is Stage.FOSSILIZED:
-        seed.blender.eval()
-    seed.ema = [tensor.to(device) for tensor in saved["ema"]]
-    seed.set_alpha(saved["alpha"])
+    del seed.ema[len(saved["ema"]) :]  # a fossil keeps none
+    for average, tensor in zip(seed.ema, saved["ema"], strict=True):
+        average.copy_(tensor)
+    seed.alpha.copy_(saved["alpha"])
     seed.ramp = AlphaRamp.from_state(saved["ramp"]) if saved["ramp"] is not None else None
-    seed.health = Health(**saved["health"])
-    if saved["gradient_rms"] is not None:
-        seed.health.gradient_rms = torch.tensor(saved["gradient_rms"], device=device)
+    seed.health = Health(**{name: _own(value, device) for name, value in saved["health"].items()})
     seed.gates = {(r.gate, r.purpose): r for r in map(_load_gate, saved["gates"])}
     seed.contributions = {c["kind"]: Contribution(**c) for c in saved["contributions"]}
     seed.judgement = Judgement.from_state(saved["judgement"]) if saved["judgement"] is not None else None
     seed.probe_watch = ProbeWatch(saved["probe_watch"])
-    batches, losses = saved["reference"]
-    seed.reference = (_moved(batches, device), list(losses))
+    reference = saved["reference"]
+    seed.reference = ([unpack_batch(batch, device) for batch in reference["batches"]], list(reference["losses"]))
     seed.story = list(saved["story"])
     return seed
+
+
+def _build(garden: Garden, saved: Mapping[str, Any]) -> Seed:
+    plan, seed_id = _load_plan(saved["plan"]), saved["seed_id"]
+    slot, cost, step = garden.slots[saved["site"]], Cost(**saved["cost"]), saved["germinated_step"]
+    try:
+        descriptor = garden.registry.get(plan.blueprint_id)
+        return build_seed(seed_id, slot, plan, descriptor, cost, garden.host, garden.random_seed, step)
+    except UnknownBlueprintError as error:
+        raise ValueError(f"seed {seed_id} is of a blueprint that this run has not: {plan.blueprint_id}") from error
+    except EsperdError as error:
+        raise ValueError(f"seed {seed_id} cannot be built at {saved['site']}: {error}") from error
 
 
 def _save_plan(plan: Plan) -> dict[str, Any]:
@@ -257,22 +264,15 @@ def _load_remains(saved: Mapping[str, Any]) -> Remains:
     )
 
 
-def _copied(value: Any) -> Any:
-    """The same structure with every tensor copied to the CPU."""
+def _listed(value: Any) -> Any:
+    """A value of a seed's health as the tree holds it."""
     if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, Mapping):
-        return {name: _copied(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_copied(item) for item in value)
-    return value
+        return value.detach()
+    return list(value) if isinstance(value, list) else value
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _own(value: Any, device: torch.device) -> Any:
+    """A copy of it for the seed."""
     if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _moved(item, device) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+        return value.detach().to(device, copy=True)
+    return list(value) if isinstance(value, list) else value

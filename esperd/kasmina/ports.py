@@ -4,7 +4,7 @@ Training thread only. Kasmina asks, Tolaria owns: optimizers, gradients scalers 
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +46,15 @@ class SeedOptimizers(Protocol):
 
     def merge_seed(self, seed_id: int) -> None:
         """Move a fossilized seed's parameters with their optimizer state into the host's optimizer."""
+        ...
+
+    def replace_seeds(
+        self, live: Mapping[int, Sequence[nn.Parameter]], merged: Mapping[int, Sequence[nn.Parameter]]
+    ) -> None:
+        """Forget every seed and take these: live ones with new optimizers, fossilized ones in the host's optimizer.
+
+        For loading a state: the optimizers' own state, options and order of parameters are loaded afterwards.
+        """
         ...
 
     def owned_by(self, seed_id: int) -> tuple[nn.Parameter, ...]:

@@ -44,7 +44,6 @@ class Health:
     """What the training of a seed looked like; tensors stay on the device until the log step reads them."""
 
     loss: Tensor | None = None
-    gradient_norm: Tensor | float = 0.0
     output_ratio: Tensor | None = None
     gradient_rms: Tensor | None = None
     """EMA (0.95) of rms(g), the scale of gradient matching."""

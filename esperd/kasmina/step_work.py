@@ -5,7 +5,8 @@ in `READ_EVERY_STEPS`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +88,16 @@ class StepWork:
             slot.disarm()
         if step % READ_EVERY_STEPS == 0:
             self._read()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has not been read from the device, as references."""
+        return {"norms": {seed_id: list(norms) for seed_id, norms in self._unread.items()}, "moved": list(self._moved)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        device = self._garden.host.device
+        own = {seed_id: [norm.to(device, copy=True) for norm in norms] for seed_id, norms in state["norms"].items()}
+        self._unread, self._moved = own, [moved.to(device, copy=True) for moved in state["moved"]]
 
     @staticmethod
     def _advance_alpha(slot: Slot, seed: Seed) -> None:

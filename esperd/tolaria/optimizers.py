@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from esperd.config.settings import GrowthSettings
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import OptimizerGroupView
-from esperd.tolaria import hyperparameters, schedules
+from esperd.tolaria import hyperparameters, optimizer_state, schedules
 from esperd.tolaria.task import Scheduler
 
 
@@ -59,7 +59,11 @@ class Optimizers:
         self._new_scaler = new_scaler
         self._scaler = None if new_scaler is None else new_scaler()
         self._seeds: dict[int, _Seed] = {}
-        self._first_host_ids = {id(p) for p in self.host_parameters()}
+        self._first = tuple(self.host_parameters())
+        """The host's own parameters, in the order in which the task gave them."""
+        self._first_ids = {id(p) for p in self._first}
+        self._merged: dict[int, tuple[nn.Parameter, ...]] = {}
+        """The parameters of fossilized seeds, which are in the host's optimizer."""
         self._clipped = self.host_parameters()
         self.host_gradient_norm: torch.Tensor | None = None
         """L2 norm of the host's last gradient before it was clipped; None when nothing is clipped."""
@@ -170,15 +174,26 @@ class Optimizers:
             None if seed.lr_ratio != 1.0 else next(filter(lambda g: _is_alike(g, group), self.host.param_groups), None)
         )
         if twin is not None:
-            twin["params"].extend(seed.parameters)
+            schedules.extend_group(twin, seed.parameters)
         else:
             joining = {key: value for key, value in group.items() if key != "params"}
             schedules.add_group(self.host, self.scheduler, {"params": list(seed.parameters), **joining}, seed.lr_ratio)
         for parameter in seed.parameters:
             if parameter in seed.optimizer.state:
                 self.host.state[parameter] = seed.optimizer.state[parameter]
+        self._merged[seed_id] = seed.parameters
         self._clipped = self.host_parameters()
         self.check_ownership()
+
+    def replace_seeds(
+        self, live: Mapping[int, Sequence[nn.Parameter]], merged: Mapping[int, Sequence[nn.Parameter]]
+    ) -> None:
+        """See SeedOptimizers: until `load_state_dict` follows, fossils are in no group."""
+        optimizer_state.drop_parameters(self.host, self._first)
+        self._seeds.clear()
+        self._merged = {seed_id: tuple(parameters) for seed_id, parameters in merged.items()}
+        for seed_id, parameters in live.items():
+            self.create_seed(seed_id, parameters)
 
     def owned_by(self, seed_id: int) -> tuple[nn.Parameter, ...]:
         """See SeedOptimizers."""
@@ -199,7 +214,7 @@ class Optimizers:
                     if id(parameter) in seen:
                         raise OwnershipError(f"a parameter of shape {tuple(parameter.shape)} is in two groups")
                     seen.add(id(parameter))
-        if not self._first_host_ids <= seen:
+        if not self._first_ids <= seen:
             raise OwnershipError("a parameter of the host has left its optimizer")
         for parameter in grown:
             if id(parameter) not in seen:
@@ -246,14 +261,18 @@ class Optimizers:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the host's optimizer, its schedule and scaler, and of every seed's."""
+        """Every optimizer with the members of its groups, schedule, scalers; tensors are references to the live ones.
+
+        Raises EsperdError CHECKPOINT_UNSAVABLE for a scheduler of the user's own without a `state_dict`.
+        """
+        names = self._names()
         return {
-            "host": self.host.state_dict(),
-            "schedule": None if self.scheduler is None else self.scheduler.state_dict(),
+            "host": optimizer_state.save(self.host, names),
+            "schedule": optimizer_state.save_schedule(self.scheduler),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "seeds": {
                 seed_id: {
-                    "optimizer": seed.optimizer.state_dict(),
+                    "optimizer": optimizer_state.save(seed.optimizer, names),
                     "scaler": None if seed.scaler is None else seed.scaler.state_dict(),
                     "lr_ratio": seed.lr_ratio,
                     "warmup_steps": seed.warmup_steps,
@@ -264,21 +283,38 @@ class Optimizers:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave, once the same seeds exist and the same fossils have joined the host."""
-        self.host.load_state_dict(state["host"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["schedule"])
+        """Restore what `state_dict` gave, after `replace_seeds` has given the same seeds; tensors are copied.
+
+        Raises ValueError when the state does not fit what is trained now.
+        """
+        parameters = self._named()
+        self._check_fits(state, parameters)
+        optimizer_state.load(self.host, self.scheduler, state["host"], parameters)
+        optimizer_state.load_schedule(self.scheduler, state["schedule"])
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
+        self._seeds = {seed_id: self._seeds[seed_id] for seed_id in state["seeds"]}
         for seed_id, kept in state["seeds"].items():
             seed = self._seeds[seed_id]
-            seed.optimizer.load_state_dict(kept["optimizer"])
+            optimizer_state.load(seed.optimizer, None, kept["optimizer"], parameters)
             if seed.scaler is not None:
                 seed.scaler.load_state_dict(kept["scaler"])
             seed.lr_ratio, seed.warmup_steps = kept["lr_ratio"], kept["warmup_steps"]
             seed.num_steps = kept["num_steps"]
+        self._clipped = self.host_parameters()
+        self.check_ownership(p for parameters_ in self._merged.values() for p in parameters_)
 
     # Inside
+
+    def _named(self) -> dict[optimizer_state.Name, nn.Parameter]:
+        """Every parameter by its name in a saved state."""
+        owners: list[tuple[str, int, Sequence[nn.Parameter]]] = [("host", 0, self._first)]
+        owners += [("seed", seed_id, parameters) for seed_id, parameters in self._merged.items()]
+        owners += [("seed", seed_id, seed.parameters) for seed_id, seed in self._seeds.items()]
+        return {(kind, seed_id, place): p for kind, seed_id, held in owners for place, p in enumerate(held)}
+
+    def _names(self) -> dict[int, optimizer_state.Name]:
+        return {id(parameter): name for name, parameter in self._named().items()}
 
     def _clip_seed(self, gradients: list[torch.Tensor], norm: float, alpha: float | None) -> None:
         limit = self._growth.seed_clip_grad_norm
@@ -286,6 +322,19 @@ class Optimizers:
             limit = 0.1 / (1.0 + 100.0 * (alpha - 0.5) ** 2)
         if limit > 0 and norm > limit:
             torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+
+    def _check_fits(self, state: Mapping[str, Any], parameters: Mapping[optimizer_state.Name, nn.Parameter]) -> None:
+        if set(state["seeds"]) != set(self._seeds):
+            raise ValueError(
+                f"optimizers of seeds {sorted(state['seeds'])} were saved, {sorted(self._seeds)} are there"
+            )
+        if (self._scaler is None) != (state["scaler"] is None):
+            raise ValueError("a gradient scaler (fp16) is in use now, or was when it was saved, but not both")
+        seeds = [kept["optimizer"] for kept in state["seeds"].values()]
+        saved = [tuple(name) for kept in (state["host"], *seeds) for group in kept["members"] for name in group]
+        if sorted(saved) != sorted(parameters):
+            different = sorted(set(saved) ^ set(parameters))
+            raise ValueError(f"the parameters that are trained are not those that were saved: {different[:5]}")
 
     def _targets(self, target: str, seed_id: int) -> tuple[list[_Seed], bool]:
         if target == "host":

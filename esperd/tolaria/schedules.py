@@ -4,7 +4,7 @@ Training thread only. Torch's schedulers copy the optimizer's groups into lists 
 break or silently undo changes made later (pytorch issues 20997, 53712); everything that has to be kept in step is here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,12 +40,35 @@ def add_group(
     group |= {key: leader[key] * ratio for key in _GROUP_RATES if key in leader}
     group |= {key: leader[key] for key in _GROUP_MOMENTA if key in leader}
     num_groups = len(optimizer.param_groups)
+    if "param_names" in leader:  # torch wants them in all groups or in none
+        group["param_names"] = []
+        members, group["params"] = group["params"], []
+        extend_group(group, members)
     optimizer.add_param_group(group)
     for part in chain(scheduler):
         for name in (*_RATE_LISTS, *_OTHER_LISTS):
             values = getattr(part, name, None)
             if isinstance(values, list) and len(values) == num_groups:
                 values.append(values[0] * ratio if name in _RATE_LISTS else values[0])
+
+
+def extend_group(group: dict[str, Any], parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Let parameters join a group, with names where the others have some."""
+    num_before = len(group["params"])
+    group["params"].extend(parameters)
+    if "param_names" in group:
+        group["param_names"].extend(f"grown.{place}" for place in range(num_before, len(group["params"])))
+
+
+def cut_groups(optimizer: torch.optim.Optimizer, scheduler: Scheduler | None, num_kept: int) -> None:
+    """Take all groups after the first `num_kept` out of the optimizer and of every list of the scheduler."""
+    num_groups = len(optimizer.param_groups)
+    del optimizer.param_groups[num_kept:]
+    for part in chain(scheduler):
+        for name in (*_RATE_LISTS, *_OTHER_LISTS):
+            values = getattr(part, name, None)
+            if isinstance(values, list) and len(values) == num_groups:
+                del values[num_kept:]
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, scheduler: Scheduler | None, factor: float) -> None:
@@ -75,7 +98,7 @@ class RatePhase:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scheduler: Scheduler | None) -> None:
-        self._group = optimizer.param_groups[0]
+        self._optimizer = optimizer
         self._scheduler = scheduler
         self._step = 0
         self._level = self._relative_rate()
@@ -95,8 +118,17 @@ class RatePhase:
             self.name = "stable"
         self._step, self._level = step, level
 
+    def state_dict(self) -> dict[str, Any]:
+        """The last look."""
+        return {"step": self._step, "level": self._level, "name": self.name}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a look."""
+        self._step, self._level, self.name = state["step"], state["level"], state["name"]
+
     def _relative_rate(self) -> float:
         if self._scheduler is None or isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             return 1.0
-        base = float(self._group.get("max_lr", self._group.get("initial_lr", 0.0)))
-        return float(self._group["lr"]) / base if base > 0 else 1.0
+        group = self._optimizer.param_groups[0]  # loading a state replaces the groups
+        base = float(group.get("max_lr", group.get("initial_lr", 0.0)))
+        return float(group["lr"]) / base if base > 0 else 1.0

@@ -1,6 +1,6 @@
 """A small trainer for the tests: real torch optimizers behind SeedOptimizers, a real host, the loop in one screen."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,6 +70,19 @@ class TorchOptimizers:
         self.host.add_param_group({"params": optimizer.param_groups[0]["params"], "lr": self.lr})
         for parameter, state in optimizer.state.items():
             self.host.state[parameter] = state
+
+    def replace_seeds(
+        self, live: Mapping[int, Sequence[nn.Parameter]], merged: Mapping[int, Sequence[nn.Parameter]]
+    ) -> None:
+        for group in self.host.param_groups[1:]:
+            for parameter in group["params"]:
+                self.host.state.pop(parameter, None)
+        del self.host.param_groups[1:]
+        self.seeds.clear()
+        for seed_id, parameters in live.items():
+            self.create_seed(seed_id, parameters)
+        for parameters in merged.values():
+            self.host.add_param_group({"params": list(parameters), "lr": self.lr})
 
     def owned_by(self, seed_id: int) -> tuple[nn.Parameter, ...]:
         return tuple(self.seeds[seed_id].param_groups[0]["params"])
