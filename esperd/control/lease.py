@@ -16,6 +16,8 @@ class Presence:
 
     present: bool
     detail: str
+    num_missed: int = 0
+    """Decisions it missed in a row, unusable ones among them, when these are why it is lost."""
 
 
 @dataclass(slots=True)
@@ -111,8 +113,8 @@ class LeaseTable:
         session.num_missed += 1
         if self._holder != session_id or session.num_missed < self._max_missed:
             return None
-        return self._lose(f"{session.principal} {what} ({session.num_missed} in a row)")
+        return self._lose(f"{session.principal} {what} ({session.num_missed} in a row)", session.num_missed)
 
-    def _lose(self, why: str) -> Presence:
+    def _lose(self, why: str, num_missed: int = 0) -> Presence:
         self._holder = None
-        return Presence(False, why)
+        return Presence(False, why, num_missed)

@@ -256,7 +256,7 @@ class PolicySessions:
             return
         self._log.info("policy", present=presence.present, detail=presence.detail)
         try:
-            payload = PolicyPresence(presence.present, presence.detail, packet_every_steps)
+            payload = PolicyPresence(presence.present, presence.detail, packet_every_steps, presence.num_missed)
             self._desk.hand_over_urgent(payload, presence.detail)
         except EsperdError as gone:
             self._log.info("the trainer was not told of the policy", error=gone.message)

@@ -124,7 +124,7 @@ class SeedExecutor:
         """Cull the youngest live seed, in the middle of a step too; returns its id, None when nothing is live."""
         if not self.active:
             return None
-        newest = self._garden.live[-1]
+        newest = max(self._garden.live, key=lambda seed: seed.seed_id)
         self._gardener.cull(newest, Attribution(cause), step)
         return newest.seed_id
 

@@ -134,6 +134,8 @@ class PolicyPresence:
     detail: str
     packet_every_steps: int = 0
     """Besides each epoch's end the policy wants a packet every so many steps; 0 leaves it to the configuration."""
+    num_missed: int = 0
+    """Decisions it missed in a row, unusable ones among them, when these are why it was lost; else 0."""
 
 
 Payload = (

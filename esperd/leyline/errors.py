@@ -127,6 +127,7 @@ _ROWS = (
     ("E-TASK-005", "SITE_PATTERN", "INVALID_ARGUMENT", "The site pattern {pattern} names no module.", "The model has {known}."),
     ("E-DEV-001", "DEVICE_UNAVAILABLE", "FAILED_PRECONDITION", "The device {device} is not there: {detail}.", "Set [training] device to cpu, or fix the driver."),
     ("E-DEV-002", "TORCH_MISSING", "FAILED_PRECONDITION", "PyTorch is not installed.", "pip install 'esperd[train]'."),
+    ("E-DEV-003", "OUT_OF_MEMORY", "RESOURCE_EXHAUSTED", "A step does not fit into the memory of {device}, and no seed is left to cull: {detail}.", "Use smaller batches or a smaller model, or free the device; the memory summary is in the run directory."),
     ("E-CLI-001", "DAEMON_UNREACHABLE", "UNAVAILABLE", "No daemon answers at {address}: {detail}.", "Start one with esperd serve FILE, or name its address with --address."),
     ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperd keys new makes one."),
 )  # fmt: skip

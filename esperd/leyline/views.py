@@ -160,7 +160,8 @@ class EmergencyView:
     level: EmergencyLevel
     reason: str
     origin: str
-    """`budget`, `loss`, `policy`, `breaker:<name>` or a principal."""
+    """`budget`, `loss`, `rollback`, `epochs`, `executor`, `memory`, `checkpoint`, `policy`, `breaker:<name>` or a
+    principal."""
     raised_step: int
     raised_unix_s: float
 

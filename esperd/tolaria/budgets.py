@@ -5,7 +5,9 @@ Training thread only; called at every step, so it computes little and allocates 
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 from esperd.config.settings import BudgetSettings
 from esperd.tolaria.emergency import LossAnomaly, WindowMeasured
@@ -60,6 +62,21 @@ class StepWindow:
         self.baseline_s = 0.0
         self._was_quiet = False  # the window that has begun is neither the old host's nor the new one's
 
+    def state_dict(self) -> dict[str, Any]:
+        """The window that has begun and the baseline, as plain values."""
+        return {
+            "times_s": list(self._times_s),
+            "was_quiet": self._was_quiet,
+            "quiet_medians_s": list(self._quiet_medians_s),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken: windows end at the same steps again."""
+        self._times_s = list(state["times_s"])
+        self._was_quiet = state["was_quiet"]
+        self._quiet_medians_s = deque(state["quiet_medians_s"], maxlen=BASELINE_WINDOWS)
+        self.baseline_s = median(self._quiet_medians_s) if self._quiet_medians_s else 0.0
+
     def _judge(self, median_s: float, longest_s: float, ratio: float) -> tuple[bool, str]:
         cap_s = self._budgets.step_cap_s
         if cap_s > 0 and longest_s > cap_s:
@@ -101,6 +118,28 @@ class LossWindow:
         self._in_row = 0
         self._add(loss)
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window and its counts as plain values, running sums included: they carry their rounding."""
+        return {
+            "losses": list(self._losses),
+            "sum": self._sum,
+            "sum_squares": self._sum_squares,
+            "in_row": self._in_row,
+            "non_finite_in_row": self._non_finite_in_row,
+            "num_since_resummed": self._num_since_resummed,
+            "num_non_finite": self.num_non_finite,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state` was taken."""
+        self._losses = deque(state["losses"])
+        self._sum, self._sum_squares = state["sum"], state["sum_squares"]
+        self._in_row, self._non_finite_in_row = state["in_row"], state["non_finite_in_row"]
+        self._num_since_resummed = state["num_since_resummed"]
+        self.num_non_finite = state["num_non_finite"]
+        if len(self._losses) > self._size:
+            self._restart()  # the run goes on with a smaller window
 
     def _is_far_out(self, loss: float) -> bool:
         mean = self._sum / self._size

@@ -3,7 +3,9 @@
 Training thread only, at the safe point. Each order either takes effect or raises an EsperdError having changed nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from esperd.kasmina.executor import SeedExecutor
 from esperd.kasmina.ports import Attribution
@@ -36,6 +38,20 @@ class Standing:
     is_policy_present: bool = False
     packet_every_steps: int = 0
     """How often the steering policy wants a packet; 0 leaves it to the configuration."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later start of the daemon goes on with."""
+        return {
+            "is_paused": self.is_paused,
+            "is_policy_present": self.is_policy_present,
+            "packet_every_steps": self.packet_every_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand as an earlier start stood."""
+        self.is_paused = state["is_paused"]
+        self.is_policy_present = state["is_policy_present"]
+        self.packet_every_steps = state["packet_every_steps"]
 
 
 class Orders:
@@ -74,10 +90,10 @@ class Orders:
                 self._safety.set_breaker(name, state, step, command.principal)
             case EmergencyCommand(level, emergency_id):
                 self._set_emergency(level, emergency_id, command)
-            case PolicyPresence(is_present, detail, packet_every_steps):
+            case PolicyPresence(is_present, detail, packet_every_steps, num_missed):
                 self._standing.is_policy_present = is_present
                 self._standing.packet_every_steps = packet_every_steps if is_present else 0
-                self._safety.handle(PolicyChanged(is_present, detail), step)
+                self._safety.handle(PolicyChanged(is_present, detail, num_missed), step)
         return 0
 
     def _resume(self) -> None:

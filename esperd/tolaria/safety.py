@@ -4,19 +4,39 @@ Training thread only. The rules are pure (`emergency.py`, `breakers.py`); here t
 while the run is conservative, and the journal, which hears of every change.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from esperd.config.settings import BudgetSettings
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import EmergencyView, NoticeEvent
 from esperd.leyline.vocabulary import BreakerState, EmergencyLevel
 from esperd.tolaria import breakers, emergency
-from esperd.tolaria.breakers import Breaker
-from esperd.tolaria.emergency import BreakerChanged, EmergencyEvent, EmergencyState
+from esperd.tolaria.breakers import Breaker, BreakerRule
+from esperd.tolaria.emergency import (
+    BreakerChanged,
+    CheckpointWritten,
+    EmergencyEvent,
+    EmergencyState,
+    ExecutorFailed,
+    PolicyChanged,
+)
 
-BREAKER_NAMES = ("isolation", "executor")
-"""`isolation` counts violations of the host's isolation, `executor` unexpected faults in carrying out commands."""
+BREAKER_RULES = {
+    "isolation": BreakerRule(),
+    "executor": BreakerRule(),
+    "policy": BreakerRule(),
+    "checkpoint": BreakerRule(heals_by_success=True),
+}
+"""`isolation` counts violations of the host's isolation, `executor` unexpected faults in carrying out commands and
+steps that did not fit into memory, `policy` leases lost by decisions that did not come or could not be used,
+`checkpoint` checkpoints in a row that could not be written."""
+
+TICK_STEPS = 10
+"""Breakers heal at multiples of this step, whatever is logged when, so that the same run heals at the same steps."""
+
+_NEVER = sys.maxsize
 
 _NOTICE_LEVELS = {
     EmergencyLevel.NOTICE: "info",
@@ -55,9 +75,12 @@ class Safety:
         self.state = EmergencyState()
         self.level = EmergencyLevel.UNSPECIFIED
         """The highest level raised now; read at every step."""
-        self.breakers = {name: Breaker(name) for name in BREAKER_NAMES}
+        self.breakers = {name: Breaker(name, rule) for name, rule in BREAKER_RULES.items()}
         self.breaker_views = tuple(breaker.view() for breaker in self.breakers.values())
         """The breakers as seen from outside; kept, since most snapshots show the same."""
+        self.tick_due_step = _NEVER
+        """The first step at which `tick` may do anything; most steps compare with it and go on."""
+        self._wants_checkpoint = False
 
     @property
     def is_halted(self) -> bool:
@@ -70,14 +93,17 @@ class Safety:
 
     def handle(self, event: EmergencyEvent, step: int) -> bool:
         """Take in one event; True when an emergency was raised, changed or cleared."""
-        before = self.state
-        self.state = emergency.advance(before, event, self._budgets, step, self._clock())
-        if self.state.emergencies == before.emergencies:
-            return False
-        self.level = self.state.level
-        self._tell(before, step)
-        self._hold_or_release(before)
-        return True
+        changed = self._advance(event, step)
+        match event:
+            case PolicyChanged(False, detail, num_missed) if num_missed > 0:
+                changed = self.note_failure("policy", step, detail) or changed
+            case ExecutorFailed(detail):
+                changed = self.note_failure("executor", step, detail) or changed
+            case CheckpointWritten(True):
+                changed = self._replace(breakers.succeeded(self.breakers["checkpoint"], step), step) or changed
+            case CheckpointWritten(False, detail):
+                changed = self.note_failure("checkpoint", step, detail) or changed
+        return changed
 
     def clear(self, emergency_id: str, step: int) -> None:
         """Clear an emergency by hand. Raises EsperdError EMERGENCY_UNKNOWN."""
@@ -90,10 +116,11 @@ class Safety:
         return self._replace(breakers.failed(self.breakers[name], step, detail), step)
 
     def tick(self, step: int) -> bool:
-        """Let breakers heal; True when one changed."""
-        if all(view.state is BreakerState.CLOSED for view in self.breaker_views):
+        """Let breakers heal, at multiples of TICK_STEPS; True when one changed."""
+        if step < self.tick_due_step:
             return False
         changes = [self._replace(breakers.ticked(breaker, step), step) for breaker in list(self.breakers.values())]
+        self._set_tick_date(step)
         return any(changes)
 
     def set_breaker(self, name: str, state: BreakerState, step: int, principal: str) -> None:
@@ -104,6 +131,68 @@ class Safety:
             raise EsperdError("COMMAND_INVALID", detail="desired_state must be CLOSED, OPEN or HALF_OPEN")
         self._replace(breakers.forced(self.breakers[name], state, step, f"set by {principal}"), step)
 
+    # Checkpoints
+
+    def admits_checkpoint(self, step: int) -> bool:
+        """Whether a scheduled checkpoint may be written: an open breaker lets it through as its probe, half-open
+        until `CheckpointWritten` tells how it went; one that an operator holds open lets none through.
+        """
+        breaker = self.breakers["checkpoint"]
+        self._replace(breakers.probing(breaker, step), step)
+        return self.breakers["checkpoint"].state is not BreakerState.OPEN
+
+    def take_checkpoint_wish(self) -> bool:
+        """Whether the level has risen to CONSERVATIVE or HALT since the last call, so that the state must be saved."""
+        wish, self._wants_checkpoint = self._wants_checkpoint, False
+        return wish
+
+    # Resume and rollback
+
+    def went_back(self, step: int) -> None:
+        """The run has gone back to an earlier step: no emergency is forgotten, no date lies in the future, and the
+        executor, which was restored as it was then, is held or released as it must be now.
+        """
+        self.breakers = {name: breakers.went_back(breaker, step) for name, breaker in self.breakers.items()}
+        self._set_tick_date(step)
+        self._hold_or_release()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "emergencies": emergency.to_plain(self.state),
+            "breakers": {name: breakers.to_plain(breaker) for name, breaker in self.breakers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on exactly where `state` was taken, at `step`; the executor must be restored before.
+
+        That the state could be read shows that it was written: what speaks against writing checkpoints is forgotten.
+        """
+        self.state = emergency.from_plain(state["emergencies"])
+        self.breakers = {
+            name: breakers.from_plain(breaker, state["breakers"][name]) for name, breaker in self.breakers.items()
+        }
+        self.breakers["checkpoint"] = breakers.succeeded(self.breakers["checkpoint"], step)
+        if not self.breakers["checkpoint"].is_forced:
+            self.state = emergency.without_checkpoint_trouble(self.state)
+        self.level = self.state.level
+        self.breaker_views = tuple(one.view() for one in self.breakers.values())
+        self._set_tick_date(step)
+        self._hold_or_release()
+
+    # Inside
+
+    def _advance(self, event: EmergencyEvent, step: int) -> bool:
+        before = self.state
+        self.state = emergency.advance(before, event, self._budgets, step, self._clock())
+        if self.state.emergencies == before.emergencies:
+            return False
+        self.level = self.state.level
+        self._wants_checkpoint |= emergency.wants_emergency_checkpoint(before.level, self.level)
+        self._tell(before, step)
+        self._hold_or_release()
+        return True
+
     def _replace(self, breaker: Breaker, step: int) -> bool:
         before = self.breakers[breaker.name]
         if breaker is before:
@@ -112,15 +201,18 @@ class Safety:
         self.breaker_views = tuple(one.view() for one in self.breakers.values())
         if breaker.state is before.state:
             return False
-        self.handle(BreakerChanged(breaker.name, breaker.state, breaker.detail), step)
+        self._set_tick_date(step)
+        self._advance(BreakerChanged(breaker.name, breaker.state, breaker.detail), step)
         return True
 
-    def _hold_or_release(self, before: EmergencyState) -> None:
-        is_held = before.level >= EmergencyLevel.CONSERVATIVE
-        must_hold = self.state.level >= EmergencyLevel.CONSERVATIVE
-        if must_hold:
+    def _set_tick_date(self, step: int) -> None:
+        healing = any(breakers.is_healing(breaker) for breaker in self.breakers.values())
+        self.tick_due_step = step - step % TICK_STEPS + TICK_STEPS if healing else _NEVER
+
+    def _hold_or_release(self) -> None:
+        if self.level >= EmergencyLevel.CONSERVATIVE:
             self._executor.hold(self.state.cause)
-        elif is_held:
+        else:
             self._executor.release()
 
     def _tell(self, before: EmergencyState, step: int) -> None:

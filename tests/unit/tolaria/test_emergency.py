@@ -1,20 +1,30 @@
 """Every emergency level's way up and way down, as pure functions."""
 
+import json
+
 import pytest
 
 from esperd.config.settings import BudgetSettings
 from esperd.leyline.vocabulary import BreakerState, EmergencyLevel
 from esperd.tolaria.emergency import (
-    NON_FINITE_TO_HALT,
     BreakerChanged,
+    CheckpointWritten,
     Cleared,
     EmergencyEvent,
     EmergencyState,
+    EpochEnded,
+    ExecutorFailed,
     LossAnomaly,
+    MemoryExhausted,
     OperatorRaised,
     PolicyChanged,
+    RollbackFailed,
+    WeightsPoisoned,
     WindowMeasured,
     advance,
+    from_plain,
+    to_plain,
+    wants_emergency_checkpoint,
 )
 
 BUDGETS = BudgetSettings(misses_to_elevate=3, healthy_windows_to_clear=2)
@@ -55,13 +65,62 @@ def test_three_anomalous_losses_in_a_row_make_the_run_conservative_and_sound_win
     assert levels(*anomalies, UNSOUND, FINE, FINE)[3:] == [CONSERVATIVE, CONSERVATIVE, CLEAR]
 
 
-def test_one_non_finite_loss_makes_the_run_conservative_and_many_halt_it():
-    """Non-finite at once; what does not go away stops the run, and only an operator clears that."""
-    assert after(LossAnomaly(1, 1, "nan")).level is CONSERVATIVE
-    halted = after(LossAnomaly(NON_FINITE_TO_HALT, NON_FINITE_TO_HALT, "nan"))
+def test_one_non_finite_loss_makes_the_run_conservative_at_once():
+    """And weights that are not finite as well, whatever the loss is."""
+    for event in (LossAnomaly(1, 1, "nan"), WeightsPoisoned("inf")):
+        raised = after(event)
+        assert raised.level is CONSERVATIVE
+        assert after(FINE, FINE, state=raised).level is CLEAR
+
+
+@pytest.mark.parametrize(
+    ("key", "event"),
+    [
+        ("rollback", RollbackFailed("3 rollbacks did not cure it")),
+        ("memory", MemoryExhausted("out of memory")),
+    ],
+)
+def test_what_nothing_cures_halts_until_an_operator_clears_it(key: str, event: EmergencyEvent):
+    """Neither healthy windows nor a healthy epoch lower a halt."""
+    halted = after(event)
     assert halted.level is HALT
-    assert after(*[FINE] * 10, state=halted).level is HALT
-    assert after(Cleared("loss"), state=halted).level is CLEAR
+    assert after(*[FINE] * 10, EpochEnded(False), state=halted).level is HALT
+    assert after(Cleared(key), state=halted).level is CLEAR
+
+
+def test_failed_epochs_in_a_row_halt_and_a_sound_one_ends_the_row():
+    """An epoch in which the run had to go back is a failed one; after the clear the count begins anew."""
+    failed, sound = EpochEnded(True), EpochEnded(False)
+    assert levels(failed, failed, sound, failed, failed, failed) == [CLEAR] * 5 + [HALT]
+    cleared = after(Cleared("epochs"), state=after(failed, failed, failed))
+    assert cleared.level is CLEAR
+    assert after(failed, failed, state=cleared).level is CLEAR
+
+
+def test_a_fault_of_the_executor_elevates_and_windows_without_one_lower_it():
+    """A fault in between starts the count anew."""
+    fault = ExecutorFailed("KeyError")
+    assert levels(fault, FINE, fault, FINE, FINE) == [ELEVATED] * 4 + [CLEAR]
+
+
+def test_a_checkpoint_that_was_not_written_is_a_notice_until_one_is():
+    """Time alone does not lower it."""
+    raised = after(CheckpointWritten(False, "disk full"))
+    assert raised.level is NOTICE
+    assert after(*[FINE] * 10, state=raised).level is NOTICE
+    assert after(CheckpointWritten(True), state=raised).level is CLEAR
+
+
+def test_only_a_rise_to_conservative_or_halt_asks_for_a_checkpoint():
+    """Once for each rise, never on the way down."""
+    wishes = [(a, b) for a in EmergencyLevel for b in EmergencyLevel if wants_emergency_checkpoint(a, b)]
+    assert wishes == [(a, b) for a in EmergencyLevel for b in (CONSERVATIVE, HALT) if b > a]
+
+
+def test_a_state_survives_as_plain_values():
+    """Every emergency and every count comes back from JSON."""
+    state = after(SLOW, SLOW, FINE, EpochEnded(True), OperatorRaised("drill", ELEVATED, "alice", "x"), SLOW)
+    assert from_plain(json.loads(json.dumps(to_plain(state)))) == state
 
 
 def test_a_lost_policy_holds_until_a_policy_returns():
