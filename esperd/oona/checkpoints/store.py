@@ -1,0 +1,110 @@
+"""The checkpoints of a run directory and their one owner, who writes, marks and removes them.
+
+Any thread, one at a time for each checkpoint; plain files under `<directory>/<run id>/<checkpoint id>/`. Nothing here
+needs a transaction: a checkpoint appears by one rename, disappears by one rename, and is good by one empty file.
+"""
+
+import itertools
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from esperd.leyline.errors import EsperdError
+from esperd.oona.checkpoints.manifest import GOOD_NAME, is_valid_id
+from esperd.oona.checkpoints.pending import PendingCheckpoint, sync_directory, write_failed
+from esperd.oona.checkpoints.reading import CheckpointReader
+from esperd.oona.checkpoints.retention import Retention, removable
+from esperd.oona.failures import JournalLocked, JournalUnreadable
+from esperd.oona.owner_lock import OwnerLock
+
+_HIDDEN = ".tmp-"
+
+
+class CheckpointStore(CheckpointReader):
+    """Owns a directory from its making until `release`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory if need be, take its lock and sweep what a dead owner left half-written.
+
+        Raises:
+            EsperdError: DIRECTORY_TAKEN with the owner's pid, CHECKPOINT_FAILED when the directory cannot be used.
+        """
+        super().__init__(directory)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = OwnerLock(directory / "owner")
+        except JournalLocked as error:
+            raise EsperdError("DIRECTORY_TAKEN", path=directory, pid=error.metadata["pid"]) from error
+        except JournalUnreadable as error:
+            raise EsperdError("CHECKPOINT_FAILED", detail=error.metadata["detail"]) from error
+        except OSError as error:
+            raise write_failed(error, str(directory)) from error
+        self._numbers = itertools.count(1)
+        self._pending: set[Path] = set()
+        self.sweep()
+
+    @staticmethod
+    def reader(directory: Path) -> CheckpointReader:
+        """Look at the checkpoints of another process; nothing is locked, nothing can be changed."""
+        return CheckpointReader(directory)
+
+    def begin(self, checkpoint_id: str) -> PendingCheckpoint:
+        """Begin to write a checkpoint. Raises EsperdError CHECKPOINT_FAILED, ValueError for an unusable id."""
+        if not is_valid_id(checkpoint_id):
+            raise ValueError(f"{checkpoint_id!r} cannot name a checkpoint")
+        path = self._hidden_path(checkpoint_id)
+        self._pending.add(path)
+        try:
+            return PendingCheckpoint(self.directory, path, checkpoint_id, lambda p: self._pending.discard(p.path))
+        except EsperdError:
+            self._pending.discard(path)
+            raise
+
+    def mark_good(self, checkpoint_id: str, run_id: str = "") -> None:
+        """Note, durably, that the steps after it stayed healthy. Raises EsperdError."""
+        path = self.get(checkpoint_id, run_id).path
+        try:
+            descriptor = os.open(path / GOOD_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_directory(path)
+        except OSError as error:
+            raise write_failed(error, f"{checkpoint_id}/{GOOD_NAME}") from error
+
+    def prune(self, rule: Retention, protect: Collection[str] = (), run_id: str = "") -> tuple[str, ...]:
+        """Remove, in each run, what the rule lets go; the ids, oldest first. Raises EsperdError CHECKPOINT_FAILED."""
+        removed = []
+        for run in self._runs(run_id):
+            for checkpoint in removable(self.list(run.name), rule, protect):
+                self._remove(checkpoint.path)
+                removed.append(checkpoint.manifest.checkpoint_id)
+        return tuple(removed)
+
+    def remove(self, checkpoint_id: str, run_id: str = "") -> None:
+        """Remove one, sound or not. Raises EsperdError CHECKPOINT_UNKNOWN or CHECKPOINT_FAILED."""
+        self._remove(self._find(checkpoint_id, run_id))
+
+    def sweep(self) -> None:
+        """Take away what was left half-written or half-removed; never what this store is writing now."""
+        for path in self.directory.glob(_HIDDEN + "*"):
+            if path not in self._pending:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def release(self) -> None:
+        """Let another process own the directory."""
+        self._lock.release()
+
+    def _remove(self, path: Path) -> None:
+        hidden = self._hidden_path(path.name)
+        try:
+            path.rename(hidden)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise write_failed(error, path.name) from error
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def _hidden_path(self, checkpoint_id: str) -> Path:
+        return self.directory / f"{_HIDDEN}{os.getpid()}-{next(self._numbers)}-{checkpoint_id}"
