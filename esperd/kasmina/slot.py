@@ -131,6 +131,11 @@ class Slot:
         """Whether the host's module carries a hook of this slot."""
         return self._handle is not None
 
+    @property
+    def hook_key(self) -> int | None:
+        """Under what the host's module keeps that hook, None without one."""
+        return None if self._handle is None else self._handle.id
+
     def arm(self, step: int) -> None:
         """Begin a training step."""
         self.step, self.armed, self.seed_s = step, True, 0.0
