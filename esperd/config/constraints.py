@@ -135,6 +135,8 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "budgets.missed_deadlines": _POSITIVE_COUNT,
     "budgets.step_cap_s": _COUNT,
     "budgets.anomaly_window": at_least(2),
+    "budgets.full_rollback_s": above(0),
+    "budgets.max_rollbacks": _POSITIVE_COUNT,
     "control.listen": each(
         matching(r"unix:[^\x00\n]+|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", "unix:PATH or HOST:PORT")
     ),
@@ -149,6 +151,14 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "control.max_concurrent_calls": between(1, 1 << 20),
     "control.max_streams": between(1, 1 << 20),
     "control.drain_s": between(0, 3600),
+    "checkpoints.directory": matching(r"[^\x00\n]*", "a path, or empty"),
+    "checkpoints.every_steps": _COUNT,
+    "checkpoints.keep": _POSITIVE_COUNT,
+    "checkpoints.keep_every_steps": _COUNT,
+    "checkpoints.snapshot_every_steps": _COUNT,
+    "checkpoints.snapshots": between(0, 64),
+    "checkpoints.max_snapshot_bytes": _COUNT,
+    "checkpoints.good_after_steps": _POSITIVE_COUNT,
     "policy.packet_every_steps": _COUNT,
     "log.level": one_of("debug", "info", "warning", "error"),
     "log.format": one_of("auto", "console", "json"),

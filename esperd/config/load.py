@@ -212,6 +212,10 @@ def _check_together(values: Mapping[str, Mapping[str, Any]], reading: _Reading) 
                 f"growth.{low if low in growth else high}",
                 f"[growth] {low} = {given_low} is more than {high} = {given_high}.",
             )
+    embargo_s = growth.get("embargo_s", defaults.embargo_s)
+    if values.get("training", {}).get("deterministic") and embargo_s > 0:
+        problem = f"[growth] embargo_s = {embargo_s} is in wall time, which [training] deterministic = true forbids"
+        reading.add("growth.embargo_s", f"{problem}; use embargo_steps.")
 
 
 def _resolve_paths(section: str, values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
@@ -219,6 +223,8 @@ def _resolve_paths(section: str, values: Mapping[str, Any], directory: Path) -> 
     if section == "run":
         given = resolved.get("directory", Settings().run.directory)
         resolved["directory"] = str(directory / given)
+    if section == "checkpoints" and resolved.get("directory"):
+        resolved["directory"] = str(directory / resolved["directory"])
     if section == "control":
         if resolved.get("keyring"):
             resolved["keyring"] = str(directory / resolved["keyring"])

@@ -82,6 +82,15 @@ def test_all_errors_are_told_at_once() -> None:
         "[run]\ntask = 'a:b'\ndirectory = ''",
         "[control]\nlisten = ['/a/path']",
         "[growth]\nmin_training_steps = 100\nmax_training_steps = 10",
+        "[checkpoints]\nevery_steps = -1",
+        "[checkpoints]\nkeep = 0",
+        "[checkpoints]\nkeep_every_steps = -500",
+        "[checkpoints]\nsnapshots = 65",
+        "[checkpoints]\nmax_snapshot_bytes = -1",
+        "[checkpoints]\ngood_after_steps = 0",
+        '[checkpoints]\ndirectory = "\\u0000"',
+        "[budgets]\nfull_rollback_s = 0",
+        "[budgets]\nmax_rollbacks = 0",
         "run = 3",
         "[run",
         "x = " + "9" * 5000,
@@ -93,15 +102,29 @@ def test_bad_values_are_refused(text: str) -> None:
     error_of(text if "task" in text else TASK + text)
 
 
+def test_a_deterministic_run_has_no_embargo_in_wall_time() -> None:
+    """An embargo in seconds would end at another step in each run; without deterministic it is allowed."""
+    growth = "[growth]\nembargo_s = 1.5\n"
+    message = error_of(TASK + "[training]\ndeterministic = true\n" + growth)
+    assert "esperd.toml:6" in message
+    assert "embargo_steps" in message
+    assert parse(TASK + growth).growth.embargo_s == 1.5
+    assert parse(TASK + "[training]\ndeterministic = true\n[growth]\nembargo_steps = 9\n").training.deterministic
+
+
 def test_a_task_must_be_named() -> None:
     """Without a task there is nothing to train."""
     assert "task is missing" in error_of("[training]\namp = 'off'\n")
 
 
 def test_relative_paths_start_at_the_files_directory() -> None:
-    """Run directory, key ring and Unix sockets are resolved against the file, not the working directory."""
-    settings = parse(TASK + "directory = 'r'\n[control]\nkeyring = 'k.toml'\nlisten = ['unix:s.sock', '127.0.0.1:0']\n")
+    """Run directory, checkpoints, key ring and sockets are resolved against the file, not the working directory."""
+    settings = parse(
+        TASK + "directory = 'r'\n[control]\nkeyring = 'k.toml'\nlisten = ['unix:s.sock', '127.0.0.1:0']\n"
+        "[checkpoints]\ndirectory = 'c'\n"
+    )
     assert settings.run.directory == "/somewhere/r"
+    assert settings.checkpoints.directory == "/somewhere/c"
     assert settings.control.keyring == "/somewhere/k.toml"
     assert settings.control.listen == ("unix:/somewhere/s.sock", "127.0.0.1:0")
 
