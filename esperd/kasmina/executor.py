@@ -128,13 +128,15 @@ class SeedExecutor:
         self._gardener.cull(newest, Attribution(cause), step)
         return newest.seed_id
 
-    def hold(self, cause: str) -> None:
-        """Conservative mode: no new seeds, no auto-advance into BLENDING; guard and gates go on."""
+    def hold(self, cause: str, *, candidates: bool = True) -> None:
+        """Conservative mode: no new seeds, with `candidates` no auto-advance into BLENDING; guard and gates go on."""
         self._garden.held = cause
+        self._garden.holds_candidates = candidates
 
     def release(self) -> None:
         """End the conservative mode."""
         self._garden.held = ""
+        self._garden.holds_candidates = False
 
     def seeds(self) -> tuple[SeedView, ...]:
         """Every seed that is live, fossilized, or not yet reset after a cull; by id."""

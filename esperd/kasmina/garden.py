@@ -64,7 +64,9 @@ class Garden:
         self.seed_flops = 0.0
         self.judging_flops = 0.0
         self.held = ""
-        """Why the run is conservative; empty when it is not."""
+        """Why there may be no new seeds; empty when there may."""
+        self.holds_candidates = False
+        """Candidates wait as well: none is grafted by itself, none is culled for its age."""
         self._offers: dict[tuple[tuple[int, ...], torch.dtype], tuple[BlueprintOffer, ...]] = {}
 
     @property

@@ -206,7 +206,7 @@ class Gardener:
         moved = self._auto_advance(slot, seed, step)
         if moved or seed.seed_id not in self._garden.seeds:
             return True
-        waits = bool(self._garden.held) and seed.stage in CANDIDATE
+        waits = self._garden.holds_candidates and seed.stage in CANDIDATE
         if not waits and step - seed.stage_entered_step >= self._garden.dwell(seed.stage)[1]:
             seed.note = seed.note or f"{seed.stage.name} for {settings.max_dwell_steps} steps without evidence"
             self.cull(seed, Attribution("max_dwell"), step)
@@ -305,7 +305,7 @@ class Gardener:
         if step - seed.stage_entered_step < garden.dwell(seed.stage)[0] or not self._is_ripe(seed):
             return False
         if seed.stage is Stage.TRAINING:
-            return not garden.held and self._choose(slot, step)
+            return not garden.holds_candidates and self._choose(slot, step)
         result = self.ask(seed, step)
         if result.verdict is Verdict.PASSED:
             self.advance(seed, result, step, Attribution(AUTO))

@@ -56,6 +56,7 @@ def save(garden: Garden) -> dict[str, Any]:
         "probe_flops": garden.prober.flops,
         "judging_flops": garden.judging_flops,
         "held": garden.held,
+        "holds_candidates": garden.holds_candidates,
         "guard": garden.guard.state_dict(),
         "sites": {path: _save_slot(slot) for path, slot in garden.slots.items()},
         "seeds": [_save_seed(seed) for seed in garden.seeds.values()],
@@ -82,7 +83,7 @@ def load(garden: Garden, state: Mapping[str, Any]) -> None:
     garden.seed_flops = state["seed_flops"]
     garden.prober.flops = state["probe_flops"]
     garden.judging_flops = state["judging_flops"]
-    garden.held = state["held"]
+    garden.held, garden.holds_candidates = state["held"], state["holds_candidates"]
     garden.guard.load_state_dict(state["guard"], garden.host.device)
     garden.seeds.update((seed.seed_id, seed) for seed in seeds)
     for path, saved in state["sites"].items():

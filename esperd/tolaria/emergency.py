@@ -33,6 +33,10 @@ FAILED_EPOCHS_IN_ROW = 3
 """Epochs in a row with an automatic rollback in each that halt it: it goes back more than it goes on."""
 
 
+STORAGE_BREAKER = "breaker:checkpoint"
+"""The emergency of checkpoints that cannot be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class WindowMeasured:
     """A window of steps has ended: was it within its time budget, and were its losses sound."""
@@ -164,6 +168,16 @@ class EmergencyState:
         return max((e.level for e in self.emergencies.values()), default=EmergencyLevel.UNSPECIFIED)
 
     @property
+    def training_level(self) -> EmergencyLevel:
+        """The highest level raised by anything but storage.
+
+        Checkpoints are written beside training, so how that goes is known at one step or another; it may not decide
+        what is computed, or a run would not repeat.
+        """
+        views = self.emergencies.values()
+        return max((e.level for e in views if e.emergency_id != STORAGE_BREAKER), default=EmergencyLevel.UNSPECIFIED)
+
+    @property
     def cause(self) -> str:
         """The reasons of the highest level, in one line."""
         level = self.level
@@ -293,7 +307,7 @@ def _reset_counts(state: EmergencyState, key: str) -> EmergencyState:
 
 def without_checkpoint_trouble(state: EmergencyState) -> EmergencyState:
     """The state without what was raised because checkpoints could not be written."""
-    return _without(_without(state, "checkpoint"), "breaker:checkpoint")
+    return _without(_without(state, "checkpoint"), STORAGE_BREAKER)
 
 
 # As plain values, for a checkpoint

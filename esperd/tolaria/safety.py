@@ -21,6 +21,7 @@ from esperd.tolaria.emergency import (
     EmergencyState,
     ExecutorFailed,
     PolicyChanged,
+    wants_emergency_checkpoint,
 )
 
 BREAKER_RULES = {
@@ -49,8 +50,8 @@ _NOTICE_LEVELS = {
 class Holdable(Protocol):
     """What can be held back while the run is conservative: the seed executor."""
 
-    def hold(self, cause: str) -> None:
-        """No new seeds from now on."""
+    def hold(self, cause: str, *, candidates: bool) -> None:
+        """No new seeds from now on, and with `candidates` nothing new in those that are there."""
         ...
 
     def release(self) -> None:
@@ -142,7 +143,10 @@ class Safety:
         return self.breakers["checkpoint"].state is not BreakerState.OPEN
 
     def take_checkpoint_wish(self) -> bool:
-        """Whether the level has risen to CONSERVATIVE or HALT since the last call, so that the state must be saved."""
+        """Whether the level has risen to CONSERVATIVE or HALT since the last call, so that the state must be saved.
+
+        Not when it has risen because checkpoints cannot be written.
+        """
         wish, self._wants_checkpoint = self._wants_checkpoint, False
         return wish
 
@@ -188,7 +192,7 @@ class Safety:
         if self.state.emergencies == before.emergencies:
             return False
         self.level = self.state.level
-        self._wants_checkpoint |= emergency.wants_emergency_checkpoint(before.level, self.level)
+        self._wants_checkpoint |= wants_emergency_checkpoint(before.training_level, self.state.training_level)
         self._tell(before, step)
         self._hold_or_release()
         return True
@@ -211,7 +215,8 @@ class Safety:
 
     def _hold_or_release(self) -> None:
         if self.level >= EmergencyLevel.CONSERVATIVE:
-            self._executor.hold(self.state.cause)
+            candidates = self.state.training_level >= EmergencyLevel.CONSERVATIVE
+            self._executor.hold(self.state.cause, candidates=candidates)
         else:
             self._executor.release()
 
