@@ -122,22 +122,23 @@ class BufferPool:
     def __init__(self, device: torch.device, *, max_free: int = 2) -> None:
         self._device = device
         self._is_cuda = device.type == "cuda"
+        self._max_free = max_free
         self._free: deque[_Block] = deque(maxlen=max_free)
         self._layout: _Layout | None = None
 
-    def reserve(self, captured: Captured, num_blocks: int) -> None:
-        """Make the memory for `num_blocks` more states like this one ready, so that the first captures are quick too.
+    def reserve(self, num_blocks: int) -> None:
+        """Have memory ready for `num_blocks` (at most `max_free`) more states like the last, so that they are quick.
 
         Raises:
             EsperdError: CHECKPOINT_FAILED, there is not enough memory.
+            ValueError: nothing was captured yet.
         """
-        layout = self._layout
-        if layout is None or not captured.parts:
-            raise ValueError("only a capture of this pool tells what to reserve")
-        for _ in range(num_blocks - len(self._free)):
-            block = self._new_block(layout.num_bytes)
-            block.storage.zero_()
-            block.arrange(layout)
+        if self._layout is None:
+            raise ValueError("nothing was captured yet")
+        while len(self._free) < min(num_blocks, self._max_free):
+            block = self._new_block(self._layout.num_bytes)
+            block.storage.zero_()  # the system gives memory when it is first written to
+            block.arrange(self._layout)
             self._free.append(block)
 
     def take(self, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> _Block:
@@ -181,7 +182,8 @@ class BufferPool:
 def capture(tree: Mapping[str, Any], pool: BufferPool) -> Captured:
     """Copy a state: dicts, lists, tuples, sets, deques, counters, numbers, strings, bytes, tensors, arrays.
 
-    The top-level keys are its sections (lower case, one file of tensors each). The live tensors are only read.
+    The top-level keys are its sections (letters, digits, underscores), with one file of tensors each. The live tensors
+    are only read.
 
     Raises:
         EsperdError: CHECKPOINT_UNSAVABLE with the path of what cannot be saved, CHECKPOINT_FAILED without memory.
@@ -190,7 +192,7 @@ def capture(tree: Mapping[str, Any], pool: BufferPool) -> Captured:
     plain = {}
     for section, value in tree.items():
         if not section.replace("_", "").isalnum() or not is_valid_file_name(section + _SUFFIX):
-            raise EsperdError("CHECKPOINT_UNSAVABLE", path=section, detail="a section is named by letters and digits")
+            raise EsperdError("CHECKPOINT_UNSAVABLE", path=section, detail="that is no name of a section")
         plain[section] = encoder.encode(section, value)
     block = pool.take(encoder.names, encoder.tensors)
     pool.fill(block, encoder.tensors)
@@ -270,7 +272,7 @@ def _read(stored: StoredCheckpoint, entry: FileEntry) -> torch.Tensor:
 def _read_tensors(file_name: str, data: torch.Tensor) -> dict[str, torch.Tensor]:
     section = file_name.removesuffix(_SUFFIX)
     begin, places = safetensors_header.parse(_bytes_of(data))
-    if section == file_name or any(place.name.split("/")[0].split("~")[0] != section for place in places):
+    if section == file_name or any(place.name.split("/")[0] != section for place in places):
         raise ValueError("it holds what belongs elsewhere")
     return {place.name: _view(data, place, begin) for place in places}
 
@@ -291,7 +293,7 @@ def _lay_out(signature: _Signature) -> _Layout:
     names, dtypes, shapes = signature
     by_section: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        by_section.setdefault(name.split("/")[0].split("~")[0], []).append(index)
+        by_section.setdefault(name.split("/")[0], []).append(index)
     places: list[Place | None] = [None] * len(names)
     sections = []
     start = 0

@@ -81,11 +81,13 @@ def is_valid_file_name(name: str) -> bool:
 
 
 def to_json(manifest: Manifest) -> bytes:
-    """The manifest as text, the same bytes for the same values. Raises ValueError for what JSON cannot hold."""
+    """The manifest as text, the same bytes for the same values. Raises ValueError for what could not be read again."""
     fields = {name: getattr(manifest, name) for name in _CHECKS}
     fields["kind"] = manifest.kind.name
     fields["config"] = dict(manifest.config)
     fields["files"] = [{"name": f.name, "num_bytes": f.num_bytes, "sha256": f.sha256} for f in manifest.files]
+    if problem := _first_problem(fields):
+        raise ValueError(problem)
     return json.dumps({"format": FORMAT, **fields}, indent=1, allow_nan=False).encode() + b"\n"
 
 

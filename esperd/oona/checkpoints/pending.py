@@ -1,7 +1,8 @@
 """A checkpoint in the making: files in a hidden directory that becomes a checkpoint by one rename, or goes away.
 
-Writer thread. Every file is hashed as it is written and synced when it is closed; the manifest comes last, so that a
-directory without one is never mistaken for a checkpoint. Knows nothing of tensors and of other checkpoints.
+Writer thread, and a thread of each pending checkpoint that hashes what is being written. Every file is synced when it
+is closed; the manifest comes last, so that a directory without one is never mistaken for a checkpoint. Knows nothing
+of tensors and of other checkpoints.
 """
 
 import errno
@@ -9,6 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +25,19 @@ _CHUNK_BYTES = 4 << 20
 
 
 class CheckpointFile:
-    """One file: `write` any number of times, then leave the `with` block, which makes it durable."""
+    """One file: `write` any number of times, then leave the `with` block, which makes it durable.
 
-    def __init__(self, path: Path, on_closed: Callable[[FileEntry], None] | None = None) -> None:
+    What is written must stay as it is until then, since it is hashed beside the writing.
+    """
+
+    def __init__(
+        self, path: Path, hasher: ThreadPoolExecutor, on_closed: Callable[[FileEntry], None] | None = None
+    ) -> None:
         self._path = path
+        self._hasher = hasher
         self._on_closed = on_closed
         self._digest = hashlib.sha256()
+        self._hashed: Future[None] | None = None
         self._num_bytes = 0
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -38,12 +47,11 @@ class CheckpointFile:
     def write(self, data: bytes | memoryview) -> None:
         """Append; the interpreter is free while a piece is hashed or written. Raises EsperdError CHECKPOINT_FAILED."""
         view = memoryview(data).cast("B")
+        self._hashed = self._hasher.submit(self._digest.update, view)  # in order: the hasher has one thread
         try:
-            for start in range(0, len(view), _CHUNK_BYTES):
-                piece = view[start : start + _CHUNK_BYTES]
-                self._digest.update(piece)
-                while piece:
-                    piece = piece[os.write(self._descriptor, piece) :]
+            rest = view
+            while rest:
+                rest = rest[os.write(self._descriptor, rest[:_CHUNK_BYTES]) :]
         except OSError as error:
             raise write_failed(error, self._path.name) from error
         self._num_bytes += len(view)
@@ -60,6 +68,8 @@ class CheckpointFile:
                     os.fsync(self._descriptor)
             finally:
                 os.close(self._descriptor)
+                if self._hashed is not None:
+                    self._hashed.result()
         except OSError as failure:
             raise write_failed(failure, self._path.name) from failure
         if kind is None and self._on_closed is not None:
@@ -77,6 +87,7 @@ class PendingCheckpoint:
         self._root = root
         self._on_settled = on_settled
         self._entries: list[FileEntry] = []
+        self._hasher = ThreadPoolExecutor(1, "checkpoint-hash")
         self._is_settled = False
         try:
             path.mkdir(mode=0o700)
@@ -87,7 +98,7 @@ class PendingCheckpoint:
         """A new file of the checkpoint, for a `with` block."""
         if not is_valid_file_name(name):
             raise ValueError(f"{name!r} cannot be a file of a checkpoint")
-        return CheckpointFile(self.path / name, self._entries.append)
+        return CheckpointFile(self.path / name, self._hasher, self._entries.append)
 
     def commit(self, draft: Manifest) -> StoredCheckpoint:
         """Write the manifest (`draft` with the files filled in), then let the checkpoint appear, durably.
@@ -103,7 +114,7 @@ class PendingCheckpoint:
         manifest = replace(draft, files=tuple(self._entries))
         data = to_json(manifest)
         failpoint("checkpoint.before_manifest")
-        with CheckpointFile(self.path / MANIFEST_NAME) as file:
+        with CheckpointFile(self.path / MANIFEST_NAME, self._hasher) as file:
             file.write(data)
         try:
             sync_directory(self.path)
@@ -141,6 +152,7 @@ class PendingCheckpoint:
 
     def _settle(self) -> None:
         self._is_settled = True
+        self._hasher.shutdown()
         self._on_settled(self)
 
 
