@@ -53,6 +53,8 @@ def _without_request(record: CommandRecord) -> command_pb2.Command:
         revision=record.revision,
         error=refusal_of(record),
         seed_id=str(record.seed_id) if record.seed_id else "",
+        timeline=record.timeline if record.state.is_final else 0,
+        sequence=record.sequence,
         kind=record.kind,
     )
 
@@ -61,7 +63,7 @@ def refusal_of(record: CommandRecord) -> command_pb2.CommandError | None:
     """Why the command came to nothing, if it did."""
     if not record.refusal_reason:
         return None
-    return command_error(Refusal(record.refusal_reason, record.refusal_message))
+    return command_error(Refusal(record.refusal_reason, record.refusal_message, record.refusal_metadata))
 
 
 def watch_bytes(records: Sequence[CommandRecord], resume_token: bytes, *, draining: bool = False) -> bytes:

@@ -14,16 +14,17 @@ from esperd.control.call import Call, Route, Shape
 from esperd.control.command_desk import CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message
 from esperd.control.entrance import parse
+from esperd.control.histories import read_all
 from esperd.control.pages import page_size
 from esperd.leyline.commands import StopCommand
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.views import RunResumed
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.failures import PageTokenInvalid
 from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind, RunFinished, RunStarted
 
 _SERVICE = "/esper.leyline.v1.RunService/"
-_PAGE_ROWS = 500
 
 
 class RunService:
@@ -56,6 +57,8 @@ class RunService:
             emergencies=[shown.emergency(view) for view in snapshot.emergencies],
             breakers=[shown.breaker(view) for view in snapshot.breakers],
             lease_principal=self._lease_principal(),
+            timelines=[shown.timeline(view) for view in snapshot.timelines],
+            restore_points=[shown.restore_point(view) for view in snapshot.restore_points],
         )
 
     async def list_runs(self, _: Call, request: run_service_pb2.ListRunsRequest) -> run_service_pb2.ListRunsResponse:
@@ -91,22 +94,28 @@ class RunService:
     async def _recorded_runs(self) -> list[state_pb2.Run]:
         """Every run in the journal, oldest first."""
         runs: dict[str, state_pb2.Run] = {}
-        token = ""
-        query = HistoryQuery(kinds=(RowKind.RUN_STARTED, RowKind.RUN_FINISHED))
-        while True:
-            page = await self._journal.list_history(query, _PAGE_ROWS, token)
-            for row in page.rows:
-                if isinstance(row.record, RunStarted):
+        query = HistoryQuery(kinds=(RowKind.RUN_STARTED, RowKind.RUN_RESUMED, RowKind.RUN_FINISHED))
+        for row in await read_all(self._journal, query):
+            match row.record:
+                case RunStarted():
                     runs[row.record.run_id] = _started(row.record)
-                elif isinstance(row.record, RunFinished) and row.record.run_id in runs:
-                    _finish(runs[row.record.run_id], row.record)
-            token = page.next_page_token
-            if not token:
-                return list(runs.values())
+                case RunResumed(run_id=run_id) if run_id in runs:
+                    _resume(runs[run_id], row.record)
+                case RunFinished(run_id=run_id) if run_id in runs:
+                    _finish(runs[run_id], row.record)
+        return list(runs.values())
 
 
 def _started(record: RunStarted) -> state_pb2.Run:
     return state_pb2.Run(run_id=record.run_id, task=record.task, start_time=shown.timestamp(record.unix_s))
+
+
+def _resume(run: state_pb2.Run, record: RunResumed) -> None:
+    """What an earlier start of the daemon left behind is not how the run ended."""
+    run.ClearField("phase")
+    run.ClearField("failure")
+    run.global_step, run.timeline = record.global_step, record.timeline
+    run.resumed_from = record.checkpoint_id
 
 
 def _finish(run: state_pb2.Run, record: RunFinished) -> None:

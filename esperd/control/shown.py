@@ -186,7 +186,6 @@ def timeline(view: TimelineView) -> state_pb2.Timeline:
         timeline=view.timeline,
         parent=view.parent,
         fork_step=view.fork_step,
-        left_step=view.left_step,
         cause=view.cause,
     )
 

@@ -10,11 +10,12 @@ from esper.leyline.v1 import state_pb2, state_service_pb2
 from esperd.bridge.bridge import TrainerPort
 from esperd.control import shown
 from esperd.control.call import Call, Route, Send, Shape
+from esperd.control.histories import find_run, read_all
 from esperd.control.rules import Rules
 from esperd.control.state_board import StateBoard, draining_bytes
 from esperd.control.streams import follow, resume_token
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.views import Snapshot, TransitionEvent
+from esperd.leyline.views import Snapshot, TimelineEvent, TransitionEvent
 from esperd.leyline.vocabulary import Stage
 from esperd.oona.feed_values import Compacted, Delivery, FeedPolicy, ResumeToken
 from esperd.oona.journal import Journal
@@ -23,18 +24,15 @@ from esperd.oona.records import HistoryQuery, RowKind
 _SERVICE = "/esper.leyline.v1.StateService/"
 DEFAULT_BOOKMARK_S = 5
 MAX_BOOKMARK_S = 3600
-_STORY_PAGE_ROWS = 500
 
 
 class StateService:
     """Serves the run's state."""
 
-    def __init__(self, *, port: TrainerPort, board: StateBoard, journal: Journal, since_revision: int) -> None:
-        """`since_revision` is the journal's revision when this run began: seed numbers of earlier runs are others."""
+    def __init__(self, *, port: TrainerPort, board: StateBoard, journal: Journal) -> None:
         self._port = port
         self._board = board
         self._journal = journal
-        self._since_revision = since_revision
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
@@ -43,6 +41,7 @@ class StateService:
         yield Route(_SERVICE + "ListSeeds", Shape.UNARY, pb.ListSeedsRequest, self.list_seeds)
         yield Route(_SERVICE + "ListSites", Shape.UNARY, pb.ListSitesRequest, self.list_sites)
         yield Route(_SERVICE + "GetOptimizers", Shape.UNARY, pb.GetOptimizersRequest, self.get_optimizers)
+        yield Route(_SERVICE + "ListTimelines", Shape.UNARY, pb.ListTimelinesRequest, self.list_timelines)
         yield Route(_SERVICE + "WatchState", Shape.STREAM, pb.WatchStateRequest, self.watch_state)
 
     async def get_seed(self, _: Call, request: state_service_pb2.GetSeedRequest) -> state_service_pb2.GetSeedResponse:
@@ -83,6 +82,22 @@ class StateService:
         groups = [shown.optimizer(view) for view in snapshot.optimizers]
         return state_service_pb2.GetOptimizersResponse(groups=groups, revision=snapshot.revision)
 
+    async def list_timelines(
+        self, _: Call, request: state_service_pb2.ListTimelinesRequest
+    ) -> state_service_pb2.ListTimelinesResponse:
+        """Every timeline of a run: the first, and those that rollbacks opened."""
+        run = self._port.snapshot().run
+        is_current = request.run_id in ("", run.run_id)
+        span = await find_run(self._journal, request.run_id or run.run_id)
+        if span is None and not is_current:
+            raise EsperdError("RUN_UNKNOWN", run_id=request.run_id)
+        timelines = [state_pb2.Timeline(timeline=1)]
+        if span is not None:
+            query = HistoryQuery(kinds=(RowKind.TIMELINE,), after_revision=span.begin)
+            rows = [row.record for row in await read_all(self._journal, query) if row in span]
+            timelines += [shown.opened_timeline(event) for event in rows if isinstance(event, TimelineEvent)]
+        return state_service_pb2.ListTimelinesResponse(timelines=timelines)
+
     async def watch_state(self, _: Call, request: state_service_pb2.WatchStateRequest, send: Send) -> None:
         """A snapshot, or what came after a token, then every change."""
         policy, bookmark_s = _wishes(request)
@@ -111,15 +126,13 @@ class StateService:
             subscription.close()
 
     async def _story(self, seed_id: int) -> list[TransitionEvent]:
-        query = HistoryQuery(kinds=(RowKind.TRANSITION,), seed_id=seed_id, after_revision=self._since_revision)
-        story: list[TransitionEvent] = []
-        token = ""
-        while True:
-            page = await self._journal.list_history(query, _STORY_PAGE_ROWS, token)
-            story += [row.record for row in page.rows if isinstance(row.record, TransitionEvent)]
-            token = page.next_page_token
-            if not token:
-                return story
+        """From the rows of this run only: seed numbers of other runs are other seeds."""
+        span = await find_run(self._journal, self._port.snapshot().run.run_id)
+        if span is None:
+            return []  # its beginning is not durable yet, so nothing after it is
+        query = HistoryQuery(kinds=(RowKind.TRANSITION,), seed_id=seed_id, after_revision=span.begin)
+        rows = await read_all(self._journal, query)
+        return [row.record for row in rows if isinstance(row.record, TransitionEvent)]
 
 
 def _wishes(request: state_service_pb2.WatchStateRequest) -> tuple[FeedPolicy, float]:

@@ -4,7 +4,7 @@ Any thread; pure. Timelines form a tree: a rollback leaves its timeline at the f
 way from the first timeline to the current one is the run's lineage; what was left behind is not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
@@ -30,51 +30,44 @@ def choose(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
     """The state that a rollback goes to.
 
     A named checkpoint may be of any timeline and need not be good; a step or a seed leads to the newest good state of
-    the lineage.
+    the lineage. Of a seed that the snapshot no longer shows only the trainer knows when it germinated: for such a one
+    this is the newest state of all.
 
     Raises:
-        EsperdError: CHECKPOINT_UNKNOWN, SEED_UNKNOWN, or ROLLBACK_TARGET when no state fits.
+        EsperdError: CHECKPOINT_UNKNOWN, or ROLLBACK_TARGET when no state fits, or it is not where it is wanted from.
     """
-    points = [point for point in snapshot.restore_points if _has_tier(point, command.tier)]
-    if command.checkpoint_id:
-        return _named(command, points, snapshot.restore_points)
+    found = _named(command, snapshot) if command.checkpoint_id else _newest(command, snapshot)
+    if command.tier is RollbackTier.FAST and not found.in_memory:
+        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.global_step} is not in memory")
+    if command.tier is RollbackTier.FULL and not found.checkpoint_id:
+        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.global_step} is not on disk")
+    return found
+
+
+def _named(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
+    for point in snapshot.restore_points:
+        if point.checkpoint_id == command.checkpoint_id:
+            return point
+    raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=command.checkpoint_id)
+
+
+def _newest(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
     newest_step, what = _newest_step(command, snapshot)
     steps = lineage(snapshot.timelines, snapshot.run.timeline)
-    fitting = [point for point in points if point.is_good and point.global_step <= newest_step and _is_on(point, steps)]
+    points = [point for point in snapshot.restore_points if point.is_good and _is_on(point, steps)]
+    fitting = [point for point in points if newest_step is None or point.global_step <= newest_step]
     if not fitting:
-        raise EsperdError("ROLLBACK_TARGET", detail=f"no good state {what}{_of_tier(command.tier)}")
-    return max(fitting, key=lambda point: (point.global_step, point.timeline, point.in_memory))
+        raise EsperdError("ROLLBACK_TARGET", detail=f"no good state {what}")
+    return max(fitting, key=lambda point: (point.timeline, point.global_step))
 
 
-def _named(
-    command: RollbackCommand, points: Sequence[RestorePoint], everywhere: Sequence[RestorePoint]
-) -> RestorePoint:
-    name = command.checkpoint_id
-    found = next((point for point in points if point.checkpoint_id == name), None)
-    if found is not None:
-        return found
-    if any(point.checkpoint_id == name for point in everywhere):
-        raise EsperdError("ROLLBACK_TARGET", detail=f"the checkpoint {name} is not there{_of_tier(command.tier)}")
-    raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=name)
-
-
-def _newest_step(command: RollbackCommand, snapshot: Snapshot) -> tuple[int, str]:
+def _newest_step(command: RollbackCommand, snapshot: Snapshot) -> tuple[int | None, str]:
     if not command.before_seed_id:
-        return command.global_step, f"at or before step {command.global_step}"
+        return command.global_step, f"is as old as step {command.global_step}"
     seed = next((view for view in snapshot.seeds if view.seed_id == command.before_seed_id), None)
     if seed is None:
-        raise EsperdError("SEED_UNKNOWN", seed_id=command.before_seed_id)
-    # The state of the very step holds the seed already: a safe point applies commands before it is saved.
-    return seed.germinated_step - 1, f"before seed {seed.seed_id} (germinated at step {seed.germinated_step})"
-
-
-def _has_tier(point: RestorePoint, tier: RollbackTier) -> bool:
-    match tier:
-        case RollbackTier.FAST:
-            return point.in_memory
-        case RollbackTier.FULL:
-            return bool(point.checkpoint_id)
-    return True
+        return None, "is there"
+    return seed.germinated_step - 1, f"is older than seed {seed.seed_id} (germinated at step {seed.germinated_step})"
 
 
 def _is_on(point: RestorePoint, steps: dict[int, int | None]) -> bool:
@@ -82,7 +75,3 @@ def _is_on(point: RestorePoint, steps: dict[int, int | None]) -> bool:
         return False
     until = steps[point.timeline]
     return until is None or point.global_step <= until
-
-
-def _of_tier(tier: RollbackTier) -> str:
-    return {RollbackTier.FAST: " in memory", RollbackTier.FULL: " on disk"}.get(tier, "")

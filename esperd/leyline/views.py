@@ -247,8 +247,6 @@ class TimelineView:
     """The step of the parent's state from which it goes on."""
     cause: str = ""
     """A command id, or the rule that rolled back, e.g. `loss_anomaly`."""
-    left_step: int = 0
-    """The step that the parent had reached when it was left."""
 
 
 @dataclass(frozen=True, slots=True)

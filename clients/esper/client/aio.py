@@ -103,15 +103,15 @@ class AsyncClient(Connection):
         """A page of checkpoints, newest first, and the states that memory holds; of the current run unless named."""
         return await self._carry_out(plans.checkpoints(page_size, page_token, run_id, all_runs))
 
-    async def checkpoint_info(self, checkpoint_id: str) -> checkpoint_pb.GetCheckpointResponse:
-        """One checkpoint with its manifest."""
-        return await self._carry_out(plans.checkpoint_info(checkpoint_id))
+    async def checkpoint_info(self, checkpoint_id: str, *, run_id: str = "") -> checkpoint_pb.GetCheckpointResponse:
+        """One checkpoint with its manifest; of the current run unless named."""
+        return await self._carry_out(plans.checkpoint_info(checkpoint_id, run_id))
 
     async def verify_checkpoint(
-        self, checkpoint_id: str, *, timeout_s: float = plans.VERIFY_S
+        self, checkpoint_id: str, *, run_id: str = "", timeout_s: float = plans.VERIFY_S
     ) -> checkpoint_pb.VerifyCheckpointResponse:
         """Have every file of a checkpoint read and compared; without problems it is sound."""
-        return await self._carry_out(plans.verify_checkpoint(checkpoint_id, timeout_s))
+        return await self._carry_out(plans.verify_checkpoint(checkpoint_id, run_id, timeout_s))
 
     async def optimizers(self) -> state_pb.GetOptimizersResponse:
         """Every optimizer group."""

@@ -115,14 +115,16 @@ def checkpoints(
     return Plan(calls.LIST_CHECKPOINTS, request)
 
 
-def checkpoint_info(checkpoint_id: str) -> Plan[checkpoint_pb.GetCheckpointResponse]:
+def checkpoint_info(checkpoint_id: str, run_id: str) -> Plan[checkpoint_pb.GetCheckpointResponse]:
     """One checkpoint."""
-    return Plan(calls.GET_CHECKPOINT, checkpoint_pb.GetCheckpointRequest(checkpoint_id=checkpoint_id))
+    return Plan(calls.GET_CHECKPOINT, checkpoint_pb.GetCheckpointRequest(checkpoint_id=checkpoint_id, run_id=run_id))
 
 
-def verify_checkpoint(checkpoint_id: str, timeout_s: float) -> Plan[checkpoint_pb.VerifyCheckpointResponse]:
+def verify_checkpoint(
+    checkpoint_id: str, run_id: str, timeout_s: float
+) -> Plan[checkpoint_pb.VerifyCheckpointResponse]:
     """Verify one checkpoint."""
-    request = checkpoint_pb.VerifyCheckpointRequest(checkpoint_id=checkpoint_id)
+    request = checkpoint_pb.VerifyCheckpointRequest(checkpoint_id=checkpoint_id, run_id=run_id)
     return Plan(calls.VERIFY_CHECKPOINT, request, waits_s=timeout_s)
 
 

@@ -73,7 +73,8 @@ def test_a_rollback_needs_a_state_to_go_to() -> None:
         (snapshot, RollbackCommand(before_seed_id=1), ""),
         (snapshot, RollbackCommand(global_step=49), "ROLLBACK_TARGET"),
         (snapshot, RollbackCommand(checkpoint_id="other"), "CHECKPOINT_UNKNOWN"),
-        (snapshot, RollbackCommand(before_seed_id=7), "SEED_UNKNOWN"),
+        (snapshot, RollbackCommand(before_seed_id=7), ""),
+        (first_snapshot(), RollbackCommand(before_seed_id=7), "ROLLBACK_TARGET"),
         (busy, RollbackCommand(global_step=50), "RUN_CATCHING_UP"),
         (busy, CheckpointCommand(), ""),
     )

@@ -119,13 +119,10 @@ def test_timelines_and_restore_points_come_as_wholes() -> None:
     assert [(found.checkpoint_id, found.sequence) for found in snapshot.restore_points] == [("c", 4)]
     assert [(found.timeline, found.parent) for found in snapshot.timelines] == [(1, 0)]
     subscription = board.feed.subscribe()
-    timelines = (*before.timelines, TimelineView(2, 1, 50, "c-1", 100))
+    timelines = (*before.timelines, TimelineView(2, 1, 50, "c-1"))
     board.publish(later(before, restore_points=(), timelines=timelines))
     delivery = subscription.take()
     assert delivery is not None
     delta = state_service_pb2.WatchStateResponse.FromString(board.delivery_bytes(delivery)).delta
     assert (delta.restore_points_changed, list(delta.restore_points), delta.timelines_changed) == (True, [], True)
-    assert [(found.timeline, found.fork_step, found.left_step) for found in delta.timelines] == [
-        (1, 0, 0),
-        (2, 50, 100),
-    ]
+    assert [(found.timeline, found.fork_step, found.cause) for found in delta.timelines] == [(1, 0, ""), (2, 50, "c-1")]

@@ -38,7 +38,8 @@ def test_the_lineage_ends_at_each_fork() -> None:
         (RollbackCommand(global_step=330), POINTS[5]),
         (RollbackCommand(global_step=319), POINTS[2]),  # neither timeline 4 nor what lies behind a fork
         (RollbackCommand(global_step=69), POINTS[0]),  # 60 is not good
-        (RollbackCommand(global_step=100, tier=RollbackTier.FULL), POINTS[0]),
+        (RollbackCommand(global_step=69, tier=RollbackTier.FULL), POINTS[0]),
+        (RollbackCommand(before_seed_id=9), POINTS[5]),  # gone from the snapshot: the trainer decides
         (RollbackCommand(before_seed_id=1), POINTS[2]),
         (RollbackCommand(checkpoint_id="t1-60"), POINTS[1]),
         (RollbackCommand(checkpoint_id="t4-55"), POINTS[6]),
@@ -55,7 +56,7 @@ def test_the_newest_good_state_is_chosen(command: RollbackCommand, expected: Res
     [
         (RollbackCommand(global_step=9), "ROLLBACK_TARGET"),
         (RollbackCommand(global_step=50, tier=RollbackTier.FAST), "ROLLBACK_TARGET"),
-        (RollbackCommand(before_seed_id=9), "SEED_UNKNOWN"),
+        (RollbackCommand(global_step=100, tier=RollbackTier.FULL), "ROLLBACK_TARGET"),
         (RollbackCommand(checkpoint_id="t9"), "CHECKPOINT_UNKNOWN"),
         (RollbackCommand(checkpoint_id="t1-10", tier=RollbackTier.FAST), "ROLLBACK_TARGET"),
     ],

@@ -29,7 +29,7 @@ from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_voca
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x16ListCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\"\x9c\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\"-\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"0\n\x17VerifyCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"X\n\x17PruneCheckpointsPayload\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r2\xd7\x03\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x16ListCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\";\n\x11\x44\x61magedCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd2\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x34\n\x07\x64\x61maged\x18\x04 \x03(\x0b\x32#.esper.leyline.v1.DamagedCheckpoint\"=\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"@\n\x17VerifyCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"X\n\x17PruneCheckpointsPayload\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r2\xd7\x03\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,22 +50,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTFILE']._serialized_end=710
   _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=712
   _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=809
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=812
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=968
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=970
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1015
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1018
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1180
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1182
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1230
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1232
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1295
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1297
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1374
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1376
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1464
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1466
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1557
-  _globals['_CHECKPOINTSERVICE']._serialized_start=1560
-  _globals['_CHECKPOINTSERVICE']._serialized_end=2031
+  _globals['_DAMAGEDCHECKPOINT']._serialized_start=811
+  _globals['_DAMAGEDCHECKPOINT']._serialized_end=870
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=873
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1083
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1085
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1146
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1149
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1311
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1313
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1377
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1379
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1442
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1444
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1521
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1523
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1611
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1613
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1704
+  _globals['_CHECKPOINTSERVICE']._serialized_start=1707
+  _globals['_CHECKPOINTSERVICE']._serialized_end=2178
 # @@protoc_insertion_point(module_scope)

@@ -75,21 +75,33 @@ class ListCheckpointsRequest(_message.Message):
     all_runs: bool
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., run_id: _Optional[str] = ..., all_runs: _Optional[bool] = ...) -> None: ...
 
+class DamagedCheckpoint(_message.Message):
+    __slots__ = ("checkpoint_id", "problem")
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    checkpoint_id: str
+    problem: str
+    def __init__(self, checkpoint_id: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+
 class ListCheckpointsResponse(_message.Message):
-    __slots__ = ("checkpoints", "next_page_token", "memory_points")
+    __slots__ = ("checkpoints", "next_page_token", "memory_points", "damaged")
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MEMORY_POINTS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
     checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
     next_page_token: str
     memory_points: _containers.RepeatedCompositeFieldContainer[_state_pb2.RestorePoint]
-    def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., memory_points: _Optional[_Iterable[_Union[_state_pb2.RestorePoint, _Mapping]]] = ...) -> None: ...
+    damaged: _containers.RepeatedCompositeFieldContainer[DamagedCheckpoint]
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., memory_points: _Optional[_Iterable[_Union[_state_pb2.RestorePoint, _Mapping]]] = ..., damaged: _Optional[_Iterable[_Union[DamagedCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class GetCheckpointRequest(_message.Message):
-    __slots__ = ("checkpoint_id",)
+    __slots__ = ("checkpoint_id", "run_id")
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     checkpoint_id: str
-    def __init__(self, checkpoint_id: _Optional[str] = ...) -> None: ...
+    run_id: str
+    def __init__(self, checkpoint_id: _Optional[str] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class GetCheckpointResponse(_message.Message):
     __slots__ = ("checkpoint", "files", "config_json", "directory")
@@ -104,10 +116,12 @@ class GetCheckpointResponse(_message.Message):
     def __init__(self, checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., config_json: _Optional[str] = ..., directory: _Optional[str] = ...) -> None: ...
 
 class VerifyCheckpointRequest(_message.Message):
-    __slots__ = ("checkpoint_id",)
+    __slots__ = ("checkpoint_id", "run_id")
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     checkpoint_id: str
-    def __init__(self, checkpoint_id: _Optional[str] = ...) -> None: ...
+    run_id: str
+    def __init__(self, checkpoint_id: _Optional[str] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class VerifyCheckpointResponse(_message.Message):
     __slots__ = ("problems", "num_bytes")

@@ -84,7 +84,7 @@ class CheckpointServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PruneCheckpoints(self, request, context):
-        """Remove checkpoints that are no longer wanted; never the newest good one. Signed; the payload is a
+        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
         PruneCheckpointsPayload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -42,7 +42,7 @@ class CheckpointServiceStub:
     VERIFICATION_BUSY. Give the call time, the files may be large.
     """
     PruneCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_service_pb2.PruneCheckpointsRequest, _checkpoint_service_pb2.PruneCheckpointsResponse]
-    """Remove checkpoints that are no longer wanted; never the newest good one. Signed; the payload is a
+    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
     PruneCheckpointsPayload.
     """
 
@@ -60,7 +60,7 @@ class CheckpointServiceAsyncStub(CheckpointServiceStub):
     VERIFICATION_BUSY. Give the call time, the files may be large.
     """
     PruneCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.PruneCheckpointsRequest, _checkpoint_service_pb2.PruneCheckpointsResponse]  # type: ignore[assignment]
-    """Remove checkpoints that are no longer wanted; never the newest good one. Signed; the payload is a
+    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
     PruneCheckpointsPayload.
     """
 
@@ -99,7 +99,7 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _checkpoint_service_pb2.PruneCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_service_pb2.PruneCheckpointsResponse, _abc.Awaitable[_checkpoint_service_pb2.PruneCheckpointsResponse]]:
-        """Remove checkpoints that are no longer wanted; never the newest good one. Signed; the payload is a
+        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
         PruneCheckpointsPayload.
         """
 
