@@ -1,6 +1,12 @@
 """What is slow and what is out of line, relative to the run's own past."""
 
+import json
 import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from esperd.config.settings import BudgetSettings
 from esperd.tolaria.budgets import LossWindow, StepWindow
@@ -89,3 +95,47 @@ def test_a_level_held_for_a_whole_window_is_the_new_normal():
     losses = filled()
     assert all(losses.see(50.0) is not None for _ in range(20))
     assert losses.see(50.0) is None
+
+
+LOSSES = st.lists(st.one_of(st.floats(0.1, 100.0), st.just(math.nan)), max_size=80)
+
+
+def through_json(state: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(state))
+    return plain
+
+
+@given(LOSSES, st.integers(0, 80))
+def test_a_resumed_window_of_losses_goes_on_exactly(losses: list[float], cut: int):
+    """Cut anywhere: the same anomalies with the same numbers in them."""
+    whole, first, second = LossWindow(10), LossWindow(10), LossWindow(10)
+    expected = [whole.see(loss) for loss in losses]
+    found = [first.see(loss) for loss in losses[:cut]]
+    second.load_state_dict(through_json(first.state_dict()))
+    assert found + [second.see(loss) for loss in losses[cut:]] == expected
+    assert second.state_dict() == whole.state_dict()
+
+
+def test_a_run_that_goes_on_with_a_smaller_window_begins_it_anew():
+    """Sums over another number of losses would be wrong."""
+    wide, narrow = filled(), LossWindow(5)
+    narrow.load_state_dict(wide.state_dict())
+    assert [narrow.see(1.0) for _ in range(5)] == [None] * 5
+    assert narrow.see(50.0) is not None
+
+
+@pytest.mark.parametrize("cut", range(0, 20, 3))
+def test_a_resumed_window_of_steps_ends_at_the_same_steps(cut: int):
+    """And judges them by the same baseline."""
+    whole, first, second = (StepWindow(BUDGETS, seed_ratio=2.0) for _ in range(3))
+    times = [0.001 * (1 + n % 3) for n in range(15)] + [0.1] * 5
+
+    def live(window: StepWindow, part: list[float]) -> list[WindowMeasured | None]:
+        return [window.close(is_loss_sound=True) if window.note(step_s, is_quiet=True) else None for step_s in part]
+
+    expected = live(whole, times)
+    found = live(first, times[:cut])
+    second.load_state_dict(through_json(first.state_dict()))
+    assert found + live(second, times[cut:]) == expected
+    assert expected[-1] is not None
+    assert expected[-1].is_slow
