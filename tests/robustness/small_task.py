@@ -1,0 +1,39 @@
+"""What the daemons of the crash tests train: a thousand steps a second, with everything in it that has a state.
+
+Copied beside a daemon's configuration; imports nothing of the tests. BatchNorm keeps statistics, dropout and the
+shuffled data draw random numbers, AdamW keeps moments, and the scheduler moves the learning rate.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from esperd.tolaria.data import TensorBatches
+from esperd.tolaria.task import Task
+
+
+def build(loader: bool = False, batch_size: int = 16) -> Task:
+    """A regression that a narrow host cannot learn well and a seed can; `loader` feeds it by a shuffling DataLoader."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(512, 6, generator=generator)
+    directions = torch.linalg.qr(torch.randn(6, 2, generator=generator)).Q
+    hidden = rows @ directions
+    values = torch.sin(2 * hidden[:, :1]) + torch.cos(2 * hidden[:, 1:])
+    model = nn.Sequential(
+        nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.02), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    train: object = TensorBatches(rows[:256], values[:256], batch_size, shuffle_seed=3)
+    if loader:
+        data = TensorDataset(rows[:256], values[:256])
+        train = DataLoader(data, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(3))
+    return Task(
+        model=model,
+        optimizer=optimizer,
+        loss_fn=functional.mse_loss,
+        train_data=train,  # type: ignore[arg-type]  # either can be iterated over
+        eval_data=TensorBatches(rows[256:], values[256:], 256),
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=1000),
+        per_sample_loss=lambda output, targets: (output - targets).square().mean(1),
+    )
