@@ -5,6 +5,7 @@ not persistent, random generators that a module keeps, each submodule's own mode
 attributes it must give through torch's `get_extra_state`.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def load_module(module: nn.Module, state: Mapping[str, Any]) -> None:
             torch._foreach_copy_([live.detach() for live, _ in pairs], [saved for _, saved in pairs])
         _load_buffers(module, state["buffers"])
     for name, part in _with_extra_state(module):
-        part.set_extra_state(state["extra"][name])
+        part.set_extra_state(copy.deepcopy(state["extra"][name]))
     for name, generator in _generators(module):
         generator.set_state(state["generators"][name].cpu())
     for part, training in zip(module.modules(), state["training"], strict=True):

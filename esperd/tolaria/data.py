@@ -25,9 +25,9 @@ class _Epochs:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next pass continue where `state` was taken."""
-        self._epoch_state = state["generator"]
         if self._generator is not None:
             self._generator.set_state(state["generator"])
+            self._epoch_state = self._generator.get_state()
         self._position = self._resume_at = int(state["position"])
 
     def _begin(self) -> int:

@@ -4,17 +4,22 @@ Training thread only. Fetching right after a step (not before the next one) tell
 has ended, takes the data's random numbers in the same order as a plain loop, and overlaps the copy with the device.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from esperd.kasmina.module_state import pack_batch, unpack_batch
 from esperd.kasmina.ports import Batch
 from esperd.leyline.errors import EsperdError
+from esperd.tolaria.precision import untouched_rng
+from esperd.tolaria.retrace import Retrace
 
 _PAIR_TYPES = (tuple, list)
+_PLAIN = frozenset((bool, int, float, str, bytes, type(None), np.ndarray))
 
 
 class DeviceCopier:
@@ -73,9 +78,17 @@ class Feed:
         self._data = data
         self._copier = copier
         self._task_name = task_name
+        self._has_state = hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+        self._retrace = Retrace(data)
         self._batches: Iterator[Any] | None = None
         self._staged: Batch | None = None
-        self._resume_at = 0
+        self._before_staged: Any = None
+        self._keeps_before = False
+        """Batches cannot be saved: note the data's own state before each of them."""
+        self._warnings: list[str] = []
+        doubts = "" if self._has_state else self._retrace.doubts()
+        if doubts:
+            self._warnings.append(f"a resumed run may not see exactly the batches of an undisturbed one: {doubts}")
         self.epoch = 0
         """Epochs finished."""
         self.position = 0
@@ -102,6 +115,12 @@ class Feed:
         self.position = 0
         return True
 
+    def skip(self, num_batches: int) -> None:
+        """Leave out the next batches, over the ends of epochs too; what follows is as if they had been trained on."""
+        for _ in range(num_batches):
+            self.next_batch()
+            self.advance()
+
     def peek(self) -> Batch:
         """The batch that `next_batch` will give, for dry runs; taking it this way changes nothing."""
         if self._staged is None:
@@ -109,28 +128,77 @@ class Feed:
         assert self._staged is not None  # as above
         return self._copier.finish(self._staged)
 
+    def take_warnings(self) -> list[str]:
+        """Why a resumed run may not be exact, each reason once (notice `data.inexact`)."""
+        taken, self._warnings = self._warnings, []
+        return taken
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the data stands: epoch, batches given out, and the data's own state at the epoch's start."""
-        inner = self._data.state_dict() | {"position": self.position} if hasattr(self._data, "state_dict") else None
-        return {"epoch": self.epoch, "position": self.position, "data": inner}
+        """Where the data stands, with references to the batch that is fetched already; at the safe point."""
+        staged = None
+        if self._staged is not None and is_savable(self._staged):
+            staged = pack_batch(self._copier.finish(self._staged))
+        elif self._staged is not None:
+            self._note_unsavable()
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "is_open": self._batches is not None,
+            "staged": staged,
+            "data": self._own_state(staged is not None) if self._has_state else None,
+            "retrace": None if self._has_state else self._retrace.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken; data without a state of its own is read again up to there."""
-        self.epoch, self.position = state["epoch"], state["position"]
+        """Continue where `state` was taken; the global random generators are left alone.
+
+        Data without a state of its own is read again up to there, by workers too.
+
+        Raises:
+            ValueError: the data is of another kind than it was.
+        """
+        if self._has_state != (state["data"] is not None):
+            raise ValueError("train_data could save its own place in one of the two runs, not in both")
         self._batches = self._staged = None
-        if state["data"] is None:
-            self._resume_at = self.position
-        else:
-            self._data.load_state_dict(state["data"])
+        self.epoch, self.position = state["epoch"], state["position"]
+        staged = state["staged"]
+        with untouched_rng():
+            self._batches = self._reopened(state, self.position + (staged is not None))
+            if staged is not None:
+                self._staged = unpack_batch(staged, self._copier.device)
+            elif self._batches is not None:
+                self._staged = self._fetch(self._batches)
+        if not self._has_state:
+            self._retrace.rest(state["retrace"])
+
+    def _reopened(self, state: Mapping[str, Any], num_fetched: int) -> Iterator[Any] | None:
+        if self._has_state:
+            self._data.load_state_dict(copy.deepcopy(state["data"]))
+            return iter(self._data) if state["is_open"] else None
+        return self._retrace.walk(state["retrace"], num_fetched) if state["is_open"] else None
+
+    def _own_state(self, is_staged_saved: bool) -> Any:
+        """The data's own state after the staged batch, or before it when that has to be fetched again."""
+        if self._staged is None or is_staged_saved or self._before_staged is None:
+            return self._data.state_dict()
+        return self._before_staged
 
     def _open_epoch(self) -> None:
-        resume_at, self._resume_at = self._resume_at, 0
-        self._batches = islice(iter(self._data), resume_at, None)
+        self._batches = iter(self._data) if self._has_state else self._retrace.begin()
         self._staged = self._fetch(self._batches)
         if self._staged is None:
             raise EsperdError("TASK_INVALID", task=self._task_name, detail="train_data gave no batch")
+        if not is_savable(self._staged):
+            self._note_unsavable()
+
+    def _note_unsavable(self) -> None:
+        if not self._keeps_before:
+            self._keeps_before = True
+            self._warnings.append("a batch holds what cannot be saved, so after a restart it is fetched again")
 
     def _fetch(self, batches: Iterator[Any]) -> Batch | None:
+        if self._keeps_before and self._has_state:
+            self._before_staged = copy.deepcopy(self._data.state_dict())
         batch = next(batches, None)
         if batch is None:
             return None
@@ -139,3 +207,14 @@ class Feed:
             raise EsperdError("TASK_INVALID", task=self._task_name, detail=detail)
         pair = (batch[0], batch[1])
         return pair if self._copier.is_identity else self._copier.start(pair)
+
+
+def is_savable(batch: Any) -> bool:
+    """Whether a batch holds nothing but dense tensors, arrays and plain values in plain containers."""
+    if type(batch) in (tuple, list):
+        return all(map(is_savable, batch))
+    if type(batch) is dict:
+        return all(type(key) in (str, int) and is_savable(value) for key, value in batch.items())
+    if type(batch) is torch.Tensor:
+        return batch.layout is torch.strided
+    return type(batch) in _PLAIN

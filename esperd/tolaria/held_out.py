@@ -117,7 +117,7 @@ class ProbeSet:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken."""
         self._generator.set_state(state["generator"])
-        self._order, self._next = state["order"], state["next"]
+        self._order, self._next = state["order"].clone(), state["next"]
 
     def _take(self, chosen: torch.Tensor) -> Batch:
         on_device = chosen.to(self._copier.device)

@@ -6,8 +6,9 @@ Training thread, before the task function runs. A device or a mode that is not t
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,26 @@ class Precision:
         if self.dtype is not torch.float16:
             return None
         return lambda: GradScaler(self.device.type)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of every global generator: Python's, NumPy's, torch's on the CPU and on each CUDA device in use."""
+    is_on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch does not type it
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if is_on_cuda else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put every global generator to a saved state."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,135 @@
+"""Walking the same way through data again: what an epoch began from, and how to come back to a place inside it.
+
+Training thread only. For data without a state of its own, a torch `DataLoader` above all: the generators as they were
+when the pass began give the same order and, in workers, the same augmentations. What the main process drew from the
+global generators batch by batch cannot be drawn again, which is why the batch that is fetched already is saved itself.
+"""
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from esperd.tolaria.precision import random_states, set_random_states, untouched_rng
+
+_DEPTH = 4
+"""How deep generators are looked for: loader, batch sampler, sampler, its attributes."""
+
+_MAX_ITEMS = 64
+"""Longer containers hold data, not generators."""
+
+_Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+
+_PLAIN = frozenset((torch.Tensor, np.ndarray, bool, int, float, str, bytes, type(None)))
+
+
+class Retrace:
+    """One source of batches that can be walked again."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._generators = list(_generators_in(data, _DEPTH, set()))
+        self._start: Mapping[str, Any] | None = None
+
+    def begin(self) -> Iterator[Any]:
+        """Start a pass, and note what it starts from: once an epoch, nothing at a step."""
+        self._start = {"random": random_states(), "generators": self._states()}
+        batches: Iterator[Any] = iter(self._data)
+        return batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the pass began from, and the data's own generators now."""
+        return {"start": self._start, "generators": self._states()}
+
+    def walk(self, state: Mapping[str, Any], num_batches: int) -> Iterator[Any]:
+        """The pass that was begun in `state`, its first `num_batches` left out; global generators are left as they are.
+
+        Call `rest` afterwards: a loader without workers draws no sample of those, so neither do its data's generators.
+        """
+        start = copy.deepcopy(state["start"])
+        with untouched_rng():
+            set_random_states(start["random"])
+            self._put(start["generators"])
+            batches: Iterator[Any] = iter(self._data)
+            _leave_out(self._data, batches, num_batches)
+        self._start = start
+        return batches
+
+    def rest(self, state: Mapping[str, Any]) -> None:
+        """Put the data's own generators where they stood when `state` was taken."""
+        self._put(state["generators"])
+
+    def doubts(self) -> str:
+        """Why this data may not go on exactly; empty when it does."""
+        data = self._data
+        if isinstance(data, DataLoader):
+            if data.num_workers > 0 and data.persistent_workers:
+                return "persistent_workers keep their random state from epoch to epoch, where nobody can read it"
+            return ""
+        if isinstance(data, (list, tuple)):
+            return ""
+        return f"{type(data).__name__} has no state_dict, so it is read again from the beginning of its epoch"
+
+    def _states(self) -> list[Any]:
+        return [_state_of(generator) for generator in self._generators]
+
+    def _put(self, states: Sequence[Any]) -> None:
+        if len(states) != len(self._generators):
+            raise ValueError(f"train_data had {len(states)} random generators, it has {len(self._generators)} now")
+        for generator, state in zip(self._generators, states, strict=True):
+            _set_state(generator, state)
+
+
+def _leave_out(data: Any, batches: Iterator[Any], count: int) -> None:
+    """Pass over batches; a loader without workers draws their indices only, and reads no sample."""
+    if isinstance(data, DataLoader) and data.num_workers == 0 and not isinstance(data.dataset, IterableDataset):
+        indices = getattr(batches, "_sampler_iter", None)
+        if indices is not None:
+            next(islice(indices, count, count), None)
+            return
+    next(islice(batches, count, count), None)
+
+
+def _generators_in(value: Any, depth: int, seen: set[int]) -> Iterator[_Generator]:
+    """Every random generator that can be reached through attributes and small containers, each once."""
+    if type(value) in _PLAIN or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, _Generator):
+        yield value
+        return
+    if depth == 0 or isinstance(value, type):
+        return
+    for part in _parts_of(value):
+        yield from _generators_in(part, depth - 1, seen)
+
+
+def _parts_of(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value.values()) if len(value) <= _MAX_ITEMS else ()
+    if isinstance(value, (list, tuple)):
+        return value if len(value) <= _MAX_ITEMS else ()
+    # The iterator of persistent workers is not part of what the task gave.
+    return [part for name, part in getattr(value, "__dict__", {}).items() if name != "_iterator"]
+
+
+def _state_of(generator: _Generator) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return dict(generator.bit_generator.state)
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.get_state()
+
+
+def _set_state(generator: _Generator, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
