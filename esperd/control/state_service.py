@@ -60,13 +60,18 @@ class StateService:
     async def list_seeds(
         self, _: Call, request: state_service_pb2.ListSeedsRequest
     ) -> state_service_pb2.ListSeedsResponse:
-        """Every seed, or those in one stage."""
+        """Every seed, or those in one stage; also those that are gone if asked."""
         rules = Rules(reason="REQUEST_INVALID")
         stage = rules.choice("stage", request.stage, Stage)
         rules.check()
         snapshot = self._port.snapshot()
-        views = [view for view in snapshot.seeds if stage in (Stage.UNKNOWN, view.stage)]
-        return state_service_pb2.ListSeedsResponse(seeds=shown.seeds(views, snapshot), revision=snapshot.revision)
+        seeds = shown.seeds(snapshot.seeds, snapshot)
+        if request.with_gone:
+            present = {seed.seed_id for seed in seeds}
+            seeds += [seed for seed in await self._gone_seeds() if seed.seed_id not in present]
+            seeds.sort(key=lambda seed: int(seed.seed_id))
+        wanted = [seed for seed in seeds if stage in (Stage.UNKNOWN, seed.stage)]
+        return state_service_pb2.ListSeedsResponse(seeds=wanted, revision=snapshot.revision)
 
     async def list_sites(self, _: Call, __: state_service_pb2.ListSitesRequest) -> state_service_pb2.ListSitesResponse:
         """Every site."""
@@ -125,8 +130,15 @@ class StateService:
         finally:
             subscription.close()
 
+    async def _gone_seeds(self) -> list[state_pb2.SeedState]:
+        stories: dict[int, list[TransitionEvent]] = {}
+        for event in await self._story(0):
+            stories.setdefault(event.seed_id, []).append(event)
+        found = [_gone(seed_id, story) for seed_id, story in stories.items()]
+        return [seed for seed in found if seed is not None]
+
     async def _story(self, seed_id: int) -> list[TransitionEvent]:
-        """From the rows of this run only: seed numbers of other runs are other seeds."""
+        """Of one seed, or of all for 0; from the rows of this run only: numbers of other runs are other seeds."""
         span = await find_run(self._journal, self._port.snapshot().run.run_id)
         if span is None:
             return []  # its beginning is not durable yet, so nothing after it is

@@ -81,9 +81,11 @@ class AsyncClient(Connection):
         """A page of runs, newest first."""
         return await self._carry_out(plans.runs(page_size, page_token))
 
-    async def seeds(self, *, stage: SeedLifecycleStage = SEED_STAGE_UNKNOWN) -> state_pb.ListSeedsResponse:
-        """Every seed in order of germination, or those in one stage."""
-        return await self._carry_out(plans.seeds(stage))
+    async def seeds(
+        self, *, stage: SeedLifecycleStage = SEED_STAGE_UNKNOWN, with_gone: bool = False
+    ) -> state_pb.ListSeedsResponse:
+        """Every seed in order of germination, or those in one stage; with those that are gone, from the journal."""
+        return await self._carry_out(plans.seeds(stage, with_gone))
 
     async def seed(self, seed_id: str) -> state_pb.GetSeedResponse:
         """One seed with its story."""

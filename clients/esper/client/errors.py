@@ -18,6 +18,22 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _CUT_WHILE_WRITING = "Internal error from Core"
 """What grpc.aio says instead of the true status when a write meets the end of its stream."""
 
+_SIGNS = (
+    ("No such file or directory", "there is no such socket"),
+    ("Connection refused", "nothing listens there"),
+    ("Permission denied", "this user may not open the socket"),
+    ("resolution failed", "its name is not known"),
+    ("Name or service not known", "its name is not known"),
+    ("No route to host", "there is no way to its machine"),
+    ("Network is unreachable", "there is no way to its machine"),
+    ("Socket closed", "the connection was cut"),
+    ("Connection reset", "the connection was cut"),
+    ("Broken pipe", "the connection was cut"),
+    ("GOAWAY", "the connection was cut"),
+    ("stream was cut", "the connection was cut"),
+)
+"""What gRPC says of a connection, and the same for people; the first that fits."""
+
 _LOCAL = {
     "DAEMON_UNREACHABLE": (
         "UNAVAILABLE",
@@ -117,7 +133,14 @@ def _plain_error(code: grpc.StatusCode, details: str, address: str) -> LeylineEr
         details = "the stream was cut"
     elif code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return LeylineError(code.name, code.name, details or code.name)
-    return local_error("DAEMON_UNREACHABLE", address=address, detail=details.rstrip(". ") or code.name)
+    return local_error("DAEMON_UNREACHABLE", address=address, detail=_in_plain_words(code, details))
+
+
+def _in_plain_words(code: grpc.StatusCode, details: str) -> str:
+    """Why nobody answered, without what gRPC says to those who know its insides."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "it did not answer in time"
+    return next((words for sign, words in _SIGNS if sign.lower() in details.lower()), "it cannot be reached")
 
 
 def _read_detail(

@@ -85,9 +85,9 @@ def seed(seed_id: str) -> Plan[state_pb.GetSeedResponse]:
     return Plan(calls.GET_SEED, state_pb.GetSeedRequest(seed_id=seed_id))
 
 
-def seeds(stage: SeedLifecycleStage) -> Plan[state_pb.ListSeedsResponse]:
+def seeds(stage: SeedLifecycleStage, with_gone: bool) -> Plan[state_pb.ListSeedsResponse]:
     """The seeds, of one stage unless it is unknown (0)."""
-    return Plan(calls.LIST_SEEDS, state_pb.ListSeedsRequest(stage=stage))
+    return Plan(calls.LIST_SEEDS, state_pb.ListSeedsRequest(stage=stage, with_gone=with_gone))
 
 
 def sites() -> Plan[state_pb.ListSitesResponse]:

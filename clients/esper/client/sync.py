@@ -75,9 +75,11 @@ class Client(Connection):
         """A page of runs, newest first."""
         return self._carry_out(plans.runs(page_size, page_token))
 
-    def seeds(self, *, stage: SeedLifecycleStage = SEED_STAGE_UNKNOWN) -> state_pb.ListSeedsResponse:
-        """Every seed in order of germination, or those in one stage."""
-        return self._carry_out(plans.seeds(stage))
+    def seeds(
+        self, *, stage: SeedLifecycleStage = SEED_STAGE_UNKNOWN, with_gone: bool = False
+    ) -> state_pb.ListSeedsResponse:
+        """Every seed in order of germination, or those in one stage; with those that are gone, from the journal."""
+        return self._carry_out(plans.seeds(stage, with_gone))
 
     def seed(self, seed_id: str) -> state_pb.GetSeedResponse:
         """One seed with its story."""

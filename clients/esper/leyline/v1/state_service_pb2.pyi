@@ -57,10 +57,12 @@ class GetSeedResponse(_message.Message):
     def __init__(self, seed: _Optional[_Union[_state_pb2.SeedState, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[SeedTransition, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ListSeedsRequest(_message.Message):
-    __slots__ = ("stage",)
+    __slots__ = ("stage", "with_gone")
     STAGE_FIELD_NUMBER: _ClassVar[int]
+    WITH_GONE_FIELD_NUMBER: _ClassVar[int]
     stage: _vocabulary_pb2.SeedLifecycleStage
-    def __init__(self, stage: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ...) -> None: ...
+    with_gone: bool
+    def __init__(self, stage: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., with_gone: _Optional[bool] = ...) -> None: ...
 
 class ListSeedsResponse(_message.Message):
     __slots__ = ("seeds", "revision")
