@@ -50,12 +50,13 @@ class CommandBoard:
         """Whether the command has no durable outcome yet."""
         return command_id in self._open
 
+    def reopen(self, records: Sequence[CommandRecord]) -> None:
+        """Commands of an earlier start that have no outcome; before anybody watches."""
+        self._keep_open(records)
+
     def accepted(self, records: Sequence[CommandRecord]) -> None:
         """Commands are durable; before they are handed to the trainer."""
-        for record in records:
-            self._open[record.command_id] = record
-            if record.seed_id:
-                self._open_seeds[record.seed_id] += 1
+        self._keep_open(records)
         self._publish(records)
 
     def settled(self, settlements: Sequence[Settlement], now_unix_s: float) -> None:
@@ -80,7 +81,7 @@ class CommandBoard:
             waiting.set_result(outcome)
 
     def expect_acknowledgement(self, command_id: str) -> asyncio.Future[Outcome]:
-        """A future of the trainer's answer to a command that was handed over in this turn of the loop."""
+        """A future of the trainer's answer to a command that was handed over in this turn of the loop, or is open."""
         waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._acknowledgements[command_id] = waiting
         return waiting
@@ -96,10 +97,18 @@ class CommandBoard:
             self._forget(command_id, waiting)
 
     def end_waits(self) -> None:
-        """Let every `wait_settled` answer now with what it has: the daemon drains."""
+        """End every wait now, for an outcome or for the trainer's answer: the daemon drains."""
         for futures in self._settlements.values():
             for waiting in futures:
                 waiting.cancel()
+        for acknowledgement in self._acknowledgements.values():
+            acknowledgement.cancel()
+
+    def _keep_open(self, records: Sequence[CommandRecord]) -> None:
+        for record in records:
+            self._open[record.command_id] = record
+            if record.seed_id:
+                self._open_seeds[record.seed_id] += 1
 
     def _close(self, command_id: str) -> CommandRecord | None:
         record = self._open.pop(command_id, None)

@@ -6,6 +6,7 @@ reservation, one journal write and one hand-over.
 """
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from esperd.control.asked import Asked
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_messages import DAEMON
 from esperd.control.errors import InvalidRequest, Violation
+from esperd.control.recorded_commands import own_payload
 from esperd.control.recorder import Recorder
 from esperd.leyline.commands import Command, Outcome, Payload
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.failpoints import failpoint
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
@@ -110,7 +113,7 @@ class CommandDesk:
             record: who asked; None means the daemon itself.
 
         Raises:
-            EsperdError: TRAINER_NOT_RUNNING.
+            EsperdError: TRAINER_NOT_RUNNING or DRAINING.
         """
         principal = DAEMON if record is None else record.principal
         command_id = self.new_id() if record is None else record.command_id
@@ -203,6 +206,7 @@ class CommandDesk:
                 self._port.give_back()
             else:
                 self._hand_over(submission.asked, found.record)
+        failpoint("accept.before_answer")
         return [Answer(found.record, duplicate=found.status is AcceptStatus.DUPLICATE) for found in answers]
 
     def _hand_over(self, asked: Asked, record: CommandRecord) -> None:
@@ -219,11 +223,14 @@ class CommandDesk:
         try:
             self._port.submit(command)
         except EsperdError as gone:
-            # Accepted and durable, but the trainer left meanwhile: this is its outcome.
+            if gone.reason == "DRAINING":
+                return  # durable, so the run's next start carries it out
+            # Accepted and durable, but the run ended meanwhile: this is its outcome.
             snapshot = self._port.snapshot()
-            step, revision = snapshot.run.global_step, snapshot.revision
+            step, revision, timeline = snapshot.run.global_step, snapshot.revision, snapshot.run.timeline
+            refused = CommandState.REJECTED
             self._recorder.settle_later(
-                Outcome(record.command_id, CommandState.REJECTED, step, revision, gone.refusal())
+                Outcome(record.command_id, refused, step, revision, gone.refusal(), timeline=timeline)
             )
 
     def _record(self, submission: Submission, origin: Origin, now_s: float) -> CommandRecord:
@@ -240,9 +247,12 @@ class CommandDesk:
             accepted_unix_s=now_s,
             reason=asked.reason,
             seed_id=asked.seed_id,
+            accepted_step=self._port.snapshot().run.global_step,
+            decision_id=asked.decision_id,
         )
 
     def _own_record(self, command_id: str, payload: Payload, reason: str) -> CommandRecord:
+        data = own_payload(payload)
         return CommandRecord(
             command_id=command_id,
             request_id="",
@@ -250,10 +260,11 @@ class CommandDesk:
             key_id="",
             method=DAEMON,
             kind=type(payload).__name__,
-            payload=b"",
-            payload_sha256=bytes(32),
+            payload=data,
+            payload_sha256=hashlib.sha256(data).digest(),
             accepted_unix_s=self._clock(),
             reason=reason,
+            accepted_step=self._port.snapshot().run.global_step,
         )
 
 

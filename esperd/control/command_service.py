@@ -125,7 +125,7 @@ class CommandService:
         if not record.state.is_final and self._board.is_open(asked.command_id):
             self._port.cancel(asked.command_id)
             self._record(self._cancellation(call, asked))
-            record = await self._board.wait_settled(asked.command_id, CANCEL_WAIT_S) or record
+            record = await self._wait_settled(record, CANCEL_WAIT_S)
         if record.state is not CommandState.CANCELLED:
             raise EsperdError("COMMAND_NOT_CANCELLABLE", state=record.state.name, command_id=record.command_id)
         return command_service_pb2.CancelCommandResponse(command=command_message(record))
@@ -139,7 +139,7 @@ class CommandService:
             raise InvalidRequest([Violation("wait_ms", rule)], "REQUEST_INVALID")
         record = await self._command(request.command_id)
         if request.wait_ms and self._board.is_open(request.command_id):
-            record = await self._board.wait_settled(request.command_id, request.wait_ms / 1e3) or record
+            record = await self._wait_settled(record, request.wait_ms / 1e3)
         elif request.wait_ms and not record.state.is_final:
             record = await self._command(request.command_id)  # it was settled while its record was read
         return command_service_pb2.GetCommandResponse(command=command_message(record))
@@ -229,9 +229,19 @@ class CommandService:
     def _cancellation(self, call: Call, asked: command_service_pb2.CancelCommandPayload) -> NoticeEvent:
         """Who wanted the command back, and why; its outcome says whether it came in time."""
         snapshot = self._port.snapshot()
-        step, revision = snapshot.run.global_step, snapshot.revision
+        run, revision = snapshot.run, snapshot.revision
         facts = {"command_id": asked.command_id, "principal": call.signer.principal}
-        return NoticeEvent("command.cancel", asked.reason, "info", step, revision, self._clock(), facts)
+        now_s = self._clock()
+        return NoticeEvent(
+            "command.cancel", asked.reason, "info", run.global_step, revision, now_s, facts, run.timeline
+        )
+
+    async def _wait_settled(self, record: CommandRecord, within_s: float) -> CommandRecord:
+        """The command after its outcome, or as it is when the time is over. Raises DRAINING if no outcome will come."""
+        settled = await self._board.wait_settled(record.command_id, within_s)
+        if settled is None and self._desk.is_draining:
+            raise EsperdError("DRAINING")
+        return settled or record
 
     async def _command(self, command_id: str) -> CommandRecord:
         record = await self._journal.get_command(command_id) if command_id else None

@@ -1,7 +1,8 @@
 """EmergencyService: a lane of its own that overtakes every queue, waits for no disk and is never paced.
 
 Event loop only. The trainer is told first and the journal after it: an emergency must not stand behind a slow disk.
-Answered when the trainer has acknowledged it.
+Answered when the trainer has acknowledged it and, so that it outlives a kill of the daemon, its row is durable; with a
+disk that is stuck it is answered without that when the deadline has come, and a notice says so.
 """
 
 import asyncio
@@ -20,15 +21,17 @@ from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
 from esperd.control.entrance import parse
 from esperd.control.errors import InvalidRequest, Violation
+from esperd.control.recorded_commands import emergency_id_of
+from esperd.control.recorder import Recorder
 from esperd.control.rules import MAX_ID_BYTES
 from esperd.leyline.commands import EmergencyCommand, Outcome
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.verify import Verified
-from esperd.leyline.views import EmergencyView, Snapshot
+from esperd.leyline.views import EmergencyView, NoticeEvent, Snapshot
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel
 from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
-from esperd.oona.records import CommandRecord
+from esperd.oona.records import CommandRecord, outcome_of
 
 _SERVICE = "/esper.leyline.v1.EmergencyService/"
 MAX_REMEMBERED = 1024
@@ -55,13 +58,17 @@ class EmergencyService:
         desk: CommandDesk,
         board: CommandBoard,
         journal: Journal,
+        recorder: Recorder,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._port = port
         self._desk = desk
         self._board = board
         self._journal = journal
+        self._recorder = recorder
         self._clock = clock
+        self._monotonic = monotonic
         self._handed: OrderedDict[str, _Handed] = OrderedDict()
 
     def routes(self) -> Iterable[Route]:
@@ -79,7 +86,7 @@ class EmergencyService:
         if signal.run_id not in ("", run_id):
             raise EsperdError("RUN_UNKNOWN", run_id=signal.run_id)
         handed = await self._hand_over(call, asked.request_id, asked.reason, data, asked.level, "")
-        outcome = await _acknowledged(handed, asked.acknowledge_within_s)
+        outcome = await self._acknowledged(handed, asked.acknowledge_within_s)
         snapshot = self._port.snapshot()
         emergency = _find(snapshot, handed.emergency_id)
         if emergency is None:
@@ -100,7 +107,7 @@ class EmergencyService:
             raise InvalidRequest([Violation("emergency_id", "is required")])
         level = EmergencyLevel.UNSPECIFIED
         handed = await self._hand_over(call, asked.request_id, asked.reason, data, level, asked.emergency_id)
-        outcome = await _acknowledged(handed, DEFAULT_ACKNOWLEDGE_MS / 1e3)
+        outcome = await self._acknowledged(handed, DEFAULT_ACKNOWLEDGE_MS / 1e3)
         standing = [view for view in self._port.snapshot().emergencies if view.emergency_id != asked.emergency_id]
         return emergency_service_pb2.ClearEmergencyResponse(level=_level(standing), revision=outcome.revision)
 
@@ -125,11 +132,13 @@ class EmergencyService:
                 raise RequestIdReused(request_id, handed.command_id)
             return handed
         record = self._record(call.method, signer, request_id, reason, data)
-        emergency_id = emergency_id or f"e-{record.command_id}"
+        emergency_id = emergency_id or emergency_id_of(record.command_id)
         self._desk.hand_over_urgent(EmergencyCommand(level, emergency_id), reason, record)
         # The answer comes through the loop, so it cannot have come yet.
         outcome = self._board.expect_acknowledgement(record.command_id)
-        handed = _Handed(record.command_id, emergency_id, signer.payload_sha256, outcome)
+        return self._remember(request_id, _Handed(record.command_id, emergency_id, signer.payload_sha256, outcome))
+
+    def _remember(self, request_id: str, handed: _Handed) -> _Handed:
         self._handed[request_id] = handed
         if len(self._handed) > MAX_REMEMBERED:
             self._handed.popitem(last=False)
@@ -141,11 +150,16 @@ class EmergencyService:
             record = (await self._journal.find_requests([request_id])).get(request_id)
         except JournalUnavailable:
             return None  # raised twice is better than not raised
-        if record is None:
+        if record is None or request_id in self._handed:
             return None
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        outcome.set_result(Outcome(record.command_id, record.state, record.global_step, record.revision))
-        return _Handed(record.command_id, f"e-{record.command_id}", record.payload_sha256, outcome)
+        outcome: asyncio.Future[Outcome]
+        if self._board.is_open(record.command_id):
+            outcome = self._board.expect_acknowledgement(record.command_id)
+        else:
+            outcome = asyncio.get_running_loop().create_future()
+            outcome.set_result(outcome_of(record))
+        handed = _Handed(record.command_id, emergency_id_of(record.command_id), record.payload_sha256, outcome)
+        return self._remember(request_id, handed)
 
     def _record(self, method: str, signer: Verified, request_id: str, reason: str, data: bytes) -> CommandRecord:
         return CommandRecord(
@@ -159,20 +173,35 @@ class EmergencyService:
             payload_sha256=signer.payload_sha256,
             accepted_unix_s=self._clock(),
             reason=reason,
+            accepted_step=self._port.snapshot().run.global_step,
         )
 
+    async def _acknowledged(self, handed: _Handed, within_s: float) -> Outcome:
+        """Wait for the trainer, and for the disk as long as there is time.
 
-async def _acknowledged(handed: _Handed, within_s: float) -> Outcome:
-    """Wait for the trainer. Raises EMERGENCY_UNACKNOWLEDGED, or why the trainer refused."""
-    await asyncio.wait([handed.outcome], timeout=within_s)
-    if not handed.outcome.done():
-        raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
-    outcome = handed.outcome.result()
-    if outcome.refusal is not None:
-        raise EsperdError(outcome.refusal.reason, **outcome.refusal.metadata)
-    if outcome.state is not CommandState.APPLIED:
-        raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
-    return outcome
+        Raises:
+            EsperdError: EMERGENCY_UNACKNOWLEDGED, DRAINING, or why the trainer refused.
+        """
+        deadline_s = self._monotonic() + within_s
+        await asyncio.wait([handed.outcome], timeout=within_s)
+        if handed.outcome.cancelled():
+            raise EsperdError("DRAINING")
+        if not handed.outcome.done():
+            raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
+        outcome = handed.outcome.result()
+        if outcome.refusal is not None:
+            raise EsperdError(outcome.refusal.reason, **outcome.refusal.metadata)
+        if outcome.state is not CommandState.APPLIED:
+            raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
+        if not await self._recorder.wait_accepted(handed.command_id, deadline_s - self._monotonic()):
+            self._recorder.append_later(self._unwritten(handed, outcome))
+        return outcome
+
+    def _unwritten(self, handed: _Handed, outcome: Outcome) -> NoticeEvent:
+        text = f"{handed.emergency_id} was answered before it was durable: the journal cannot be written in time"
+        facts = {"command_id": handed.command_id, "emergency_id": handed.emergency_id}
+        step, revision, now_s = outcome.global_step, outcome.revision, self._clock()
+        return NoticeEvent("emergency.unwritten", text, "warning", step, revision, now_s, facts, outcome.timeline)
 
 
 def _find(snapshot: Snapshot, emergency_id: str) -> EmergencyView | None:

@@ -8,14 +8,22 @@ from functools import partial
 
 from esperd.bridge.bridge import Event, TrainerPort
 from esperd.control.command_board import CommandBoard
-from esperd.control.notices import transition_notice
+from esperd.control.notices import checkpoint_notice, resumed_notice, timeline_notice, transition_notice
 from esperd.control.pacing import CallMeter
 from esperd.control.policy_sessions import PolicySessions
 from esperd.control.recorder import Recorder
 from esperd.control.state_board import StateBoard
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.commands import Outcome
-from esperd.leyline.views import NoticeEvent, Snapshot, StatePacket, TransitionEvent
+from esperd.leyline.views import (
+    CheckpointEvent,
+    NoticeEvent,
+    RunResumed,
+    Snapshot,
+    StatePacket,
+    TimelineEvent,
+    TransitionEvent,
+)
 
 MAX_EVENTS_PER_PASS = 256
 
@@ -68,3 +76,12 @@ class EventPump:
                 case NoticeEvent():
                     self._recorder.append_later(event)
                     self._telemetry.event(event)
+                case CheckpointEvent():
+                    self._recorder.append_later(event)
+                    self._telemetry.event(checkpoint_notice(event, self._port.snapshot().revision))
+                case TimelineEvent():
+                    self._recorder.append_later(event)
+                    self._telemetry.event(timeline_notice(event))
+                case RunResumed():
+                    self._recorder.append_later(event)
+                    self._telemetry.event(resumed_notice(event))

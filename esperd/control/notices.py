@@ -3,7 +3,7 @@
 Pure. Transitions, checkpoints and timelines have rows of their own in the journal; in telemetry they are notices.
 """
 
-from esperd.leyline.views import CheckpointEvent, NoticeEvent, TimelineEvent, TransitionEvent
+from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TransitionEvent
 
 
 def transition_notice(event: TransitionEvent) -> NoticeEvent:
@@ -72,6 +72,23 @@ def timeline_notice(event: TimelineEvent) -> NoticeEvent:
         message,
         "warning",
         event.fork_step,
+        event.revision,
+        event.unix_s,
+        attributes,
+        event.timeline,
+    )
+
+
+def resumed_notice(event: RunResumed) -> NoticeEvent:
+    """That a run was picked up again, as a notice."""
+    state = f"checkpoint {event.checkpoint_id}" if event.checkpoint_id else "the beginning"
+    message = f"the run goes on from {state} (step {event.global_step} of timeline {event.timeline})"
+    attributes = {"checkpoint_id": event.checkpoint_id, "revision_offset": str(event.revision_offset)}
+    return NoticeEvent(
+        "run.resumed",
+        message,
+        "info",
+        event.global_step,
         event.revision,
         event.unix_s,
         attributes,

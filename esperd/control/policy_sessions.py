@@ -117,6 +117,10 @@ class PolicySessions:
         self._tell_trainer(presence, packet_every_steps)
         return session
 
+    def note_restart(self) -> None:
+        """An earlier start told the trainer of a policy, whose session ended with that start."""
+        self._tell_trainer(Presence(False, "the daemon was started again"))
+
     def close(self, session: PolicySession, why: str) -> None:
         """End a session; its lease, if it holds one, is lost."""
         if self._sessions.pop(session.session_id, None) is None:
@@ -248,8 +252,10 @@ class PolicySessions:
             "request_ids": " ".join(submission.asked.request_id for submission in submissions),
             "commands": " ".join(_in_words(submission) for submission in submissions),
         }
-        step, revision = snapshot.run.global_step, snapshot.revision
-        self._recorder.append_later(NoticeEvent(kind, rationale, "info", step, revision, self._clock(), attributes))
+        run, revision, now_s = snapshot.run, snapshot.revision, self._clock()
+        self._recorder.append_later(
+            NoticeEvent(kind, rationale, "info", run.global_step, revision, now_s, attributes, run.timeline)
+        )
 
     def _tell_trainer(self, presence: Presence | None, packet_every_steps: int = 0) -> None:
         if presence is None:

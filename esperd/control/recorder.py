@@ -14,6 +14,7 @@ import structlog
 
 from esperd.leyline.commands import Outcome
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.failpoints import failpoint
 from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandRecord, Record, Settlement, SettleStatus
@@ -38,6 +39,7 @@ class Recorder:
         sleep: Callable[[float], Awaitable[object]],
         on_accepted: Callable[[Sequence[CommandRecord]], None],
         on_settled: Callable[[Sequence[Settlement], float], None],
+        on_durable: Callable[[Sequence[object], int], None],
         on_health: Callable[[bool], None],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -49,6 +51,8 @@ class Recorder:
             sleep: waits so many seconds between tries.
             on_accepted: hears of commands recorded by `accept_later` that are durable now.
             on_settled: hears of outcomes that are durable now, and when.
+            on_durable: hears of outcomes and records that need not be kept elsewhere any more, and of the journal's
+                revision.
             on_health: hears whether the journal can be written.
             log: hears of what could not be written.
         """
@@ -57,6 +61,7 @@ class Recorder:
         self._sleep = sleep
         self._on_accepted = on_accepted
         self._on_settled = on_settled
+        self._on_durable = on_durable
         self._on_health = on_health
         self._log = log
         self._commands: list[CommandRecord] = []
@@ -66,6 +71,8 @@ class Recorder:
         self._records: list[Record] = []
         self._writer: asyncio.Task[None] | None = None
         self._is_awaited = asyncio.Event()
+        # Those who wait for a command's row, by command id.
+        self._row_waits: dict[str, asyncio.Future[bool]] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -78,6 +85,14 @@ class Recorder:
         self._too_early[record.command_id] = []
         self._is_awaited.set()
         self._start()
+
+    async def wait_accepted(self, command_id: str, within_s: float) -> bool:
+        """Whether the row of a command given to `accept_later` is durable by then; False at once when it cannot be."""
+        if command_id not in self._too_early:
+            return True
+        waiting = self._row_waits.setdefault(command_id, asyncio.get_running_loop().create_future())
+        await asyncio.wait([waiting], timeout=within_s)
+        return waiting.done() and waiting.result()
 
     def settle_later(self, outcome: Outcome) -> None:
         """Record a final outcome; that of a command which is not durable yet waits until it is."""
@@ -118,10 +133,12 @@ class Recorder:
             try:
                 await self._write_group()
             except JournalUnavailable as error:
+                self._answer_row_waits(list(self._row_waits), is_durable=False)
                 self._on_health(False)
                 self._log.error("the journal cannot be written; trying again", error=error.message)
                 await self._sleep(RETRY_S)
             except Exception:  # noqa: BLE001 - the writer outlives a fault of its own: nobody else writes outcomes
+                self._answer_row_waits(list(self._row_waits), is_durable=False)
                 self._on_health(False)
                 self._log.exception("a fault while writing to the journal; trying again")
                 await self._sleep(RETRY_S)
@@ -146,20 +163,25 @@ class Recorder:
             await self._whole_or_single(commands, self._accept)
             del self._commands[: len(commands)]
             again = {record.command_id for record in self._commands}
-            for command_id in [record.command_id for record in commands if record.command_id not in again]:
+            written = [record.command_id for record in commands if record.command_id not in again]
+            for command_id in written:
                 self._outcomes += self._too_early.pop(command_id, ())
+            self._answer_row_waits(written, is_durable=True)
 
     async def _write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             now_s = self._clock()
+            failpoint("outcome.before_settle")
             settled = await self._journal.settle(outcomes, now_s)
             del self._outcomes[: len(outcomes)]
+            self._on_durable(outcomes, self._journal.revision)
             self._tell_settled(settled, now_s)
 
     async def _write_records(self, records: Sequence[Record]) -> None:
         if records:
             await self._whole_or_single(records, self._append)
             del self._records[: len(records)]
+            self._on_durable(records, self._journal.revision)
 
     async def _accept(self, records: Sequence[CommandRecord]) -> None:
         try:
@@ -181,6 +203,12 @@ class Recorder:
         """Try again without a request id that is another command's: the trainer has this one, so it needs its row."""
         self._log.warning("a request id came twice", command_id=record.command_id, request_id=record.request_id)
         self._commands.append(replace(record, request_id=""))
+
+    def _answer_row_waits(self, command_ids: Sequence[str], *, is_durable: bool) -> None:
+        for command_id in command_ids:
+            waiting = self._row_waits.pop(command_id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(is_durable)
 
     async def _append(self, records: Sequence[Record]) -> None:
         await self._journal.append(*records)

@@ -120,6 +120,8 @@ def _resume(run: state_pb2.Run, record: RunResumed) -> None:
 
 def _finish(run: state_pb2.Run, record: RunFinished) -> None:
     run.phase = shown.wire(record.phase)
-    run.global_step = record.global_step
+    run.global_step, run.epoch, run.timeline = record.global_step, record.epoch, record.timeline
+    run.train_loss, run.val_loss = record.train_loss, record.val_loss
+    run.metrics.update(record.metrics)
     if record.phase is TrainerPhase.FAILED:
         run.failure = record.detail

@@ -5,7 +5,7 @@ Event loop only. It reaches the trainer through the bridge's port alone, so it c
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from esperd.bridge.bridge import TrainerPort
 from esperd.config.settings import Settings
 from esperd.control import addresses
 from esperd.control.audit import PERIOD_S, AuditTrail
+from esperd.control.checkpoint_service import CheckpointService
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
 from esperd.control.command_service import CommandService
@@ -30,6 +31,7 @@ from esperd.control.pacing import CallMeter, Pacer
 from esperd.control.policy_service import PolicyService
 from esperd.control.policy_sessions import METHOD as DECISION_STREAM
 from esperd.control.policy_sessions import PolicySessions
+from esperd.control.recorded_commands import to_command
 from esperd.control.recorder import Recorder
 from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
 from esperd.control.reflection import ReflectionService
@@ -39,10 +41,13 @@ from esperd.control.server_service import ServerService
 from esperd.control.state_board import StateBoard
 from esperd.control.state_service import StateService
 from esperd.control.telemetry_service import TelemetryService
+from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.method_policy import read_method_policies, services
 from esperd.leyline.verify import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Verifier
-from esperd.leyline.vocabulary import TrainerPhase
+from esperd.leyline.vocabulary import CommandState, TrainerPhase
+from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.journal import Journal
+from esperd.oona.records import CommandQuery, CommandRecord
 
 COMMAND_STREAM = "/esper.leyline.v1.CommandService/CommandStream"
 HOUSEKEEPING_S = 0.1
@@ -82,9 +87,17 @@ class ControlServer:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         log: structlog.stdlib.BoundLogger,
+        store: CheckpointStore | None = None,
+        unsettled: Sequence[CommandRecord] | None = None,
     ) -> None:
-        """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`."""
+        """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`.
+
+        `store` holds the run's checkpoints; None means that there are none. `unsettled` are the commands without an
+        outcome of earlier starts, which the trainer will carry out; None means that this start begins the run.
+        """
         self._port = port
+        self._journal = journal
+        self._unsettled = unsettled
         self._verifier = verifier
         self._settings = settings
         self._identity = identity
@@ -103,11 +116,13 @@ class ControlServer:
             sleep=asyncio.sleep,
             on_accepted=self._commands.accepted,
             on_settled=self._commands.settled,
+            on_durable=port.note_durable,
             on_health=note_journal,
             log=log,
         )
         self._trail = AuditTrail(self._recorder.append_later)
-        self._history = RunHistory(self._recorder.append_later, clock)
+        is_ended = port.snapshot().run.phase is TrainerPhase.FINISHED
+        self._history = RunHistory(self._recorder.append_later, clock, is_ended=is_ended)
         self._gate = Gate(verifier, self._trail, clock)
         self._desk = CommandDesk(
             port=port,
@@ -134,6 +149,7 @@ class ControlServer:
         self._telemetry = TelemetryService(
             port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
         )
+        self._checkpoints = CheckpointService(port=port, store=store, settings=settings.checkpoints)
         self._pump = EventPump(
             port=port,
             recorder=self._recorder,
@@ -143,7 +159,7 @@ class ControlServer:
             telemetry=self._telemetry,
             meter=self._meter,
         )
-        self._entrance = self._make_entrance(journal, clock)
+        self._entrance = self._make_entrance(journal, clock, monotonic)
         self._server: Any = None
         self._bound: list[str] = []
         self._chores: list[asyncio.Task[None]] = []
@@ -154,6 +170,8 @@ class ControlServer:
         Raises:
             EsperdError: ADDRESS_UNUSABLE; nothing stays bound.
         """
+        self._commands.reopen(self._unsettled or ())
+        had_policy = await self._had_policy()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((self._entrance,))
         try:
@@ -166,7 +184,8 @@ class ControlServer:
             raise
         self._port.attach(asyncio.get_running_loop(), self._pump.on_events)
         self.conditions.set_part("journal", True)
-        self._history.begin(self._port.snapshot().run, self._settings)
+        if had_policy:
+            self._sessions.note_restart()
         self._look_around()
         self._start_chores()
         self.conditions.serve()
@@ -191,12 +210,24 @@ class ControlServer:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+        self._checkpoints.close()
         await self._desk.finish_accepting()
         self._port.detach()
         self._pump.take_all()
         self._trail.close_period()
         self._history.look(self._port.snapshot().run, is_daemon_leaving=True)
         await self._recorder.finish(max(1.0, deadline_s - time.monotonic()))
+
+    async def _had_policy(self) -> bool:
+        """Whether the last that earlier starts told the trainer of a policy is that one had come."""
+        if self._unsettled is None:
+            return False
+        page = await self._journal.list_commands(CommandQuery(kind=PolicyPresence.__name__), 1)
+        told = [row for row in page.rows if row.state in (CommandState.APPLIED, CommandState.ACCEPTED)]
+        if not told or told[0].accepted_unix_s < self._port.snapshot().run.started_unix_s:
+            return False  # none, or an earlier run's
+        payload = to_command(told[0]).payload
+        return isinstance(payload, PolicyPresence) and payload.present
 
     def _addresses(self) -> list[str]:
         configured = self._settings.control.listen
@@ -250,7 +281,7 @@ class ControlServer:
     def _is_training(self) -> bool:
         return self._port.snapshot().run.phase in _TRAINING
 
-    def _make_entrance(self, journal: Journal, clock: Callable[[], float]) -> Entrance:
+    def _make_entrance(self, journal: Journal, clock: Callable[[], float], monotonic: Callable[[], float]) -> Entrance:
         port, desk, board, gate = self._port, self._desk, self._commands, self._gate
         names = [service.full_name for service in services()]
         parts = (
@@ -269,8 +300,16 @@ class ControlServer:
                 record=self._recorder.append_later,
                 clock=clock,
             ),
-            EmergencyService(port=port, desk=desk, board=board, journal=journal, clock=clock),
-            StateService(port=port, board=self._state, journal=journal, since_revision=journal.revision),
+            EmergencyService(
+                port=port,
+                desk=desk,
+                board=board,
+                journal=journal,
+                recorder=self._recorder,
+                clock=clock,
+                monotonic=monotonic,
+            ),
+            StateService(port=port, board=self._state, journal=journal),
             PolicyService(
                 sessions=self._sessions,
                 gate=gate,
@@ -279,6 +318,7 @@ class ControlServer:
                 clock=clock,
                 global_step=lambda: port.snapshot().run.global_step,
             ),
+            self._checkpoints,
             self._telemetry,
             HealthService(self.conditions, names),
             ReflectionService([*names, HEALTH_SERVICE, *REFLECTION_SERVICES]),

@@ -96,7 +96,7 @@ _ROWS = (
     ("E-EXP-002", "EXPORT_FAILED", "FAILED_PRECONDITION", "The model could not be exported: {detail}.", "Read the log of the export, or use the other format."),
     ("E-SRV-001", "DRAINING", "UNAVAILABLE", "The daemon is shutting down.", "Connect again after the time in RetryInfo."),
     ("E-SRV-002", "JOURNAL_UNAVAILABLE", "UNAVAILABLE", "The journal cannot be written: {detail}.", "Free disk space; the command was not accepted, so send it again."),
-    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "A daemon has one run: begin another with esperd serve FILE."),
+    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Restart the daemon to go on with a run that failed; begin another with esperd serve FILE --new-run."),
     ("E-SRV-004", "SLOW_CONSUMER", "RESOURCE_EXHAUSTED", "The stream was read too slowly; revision {revision} was the last one sent.", "Read faster, or resume from that revision, or watch with LATEST."),
     ("E-SRV-005", "REVISION_COMPACTED", "OUT_OF_RANGE", "The resume token is older than revision {floor}.", "Watch again without a token, or with on_gap RESNAPSHOT."),
     ("E-SRV-006", "RESUME_TOKEN_INVALID", "INVALID_ARGUMENT", "The resume token cannot be read.", "Pass the token exactly as it came."),

@@ -57,8 +57,17 @@ class Journal(Protocol):
     async def recover(self, unix_s: float) -> tuple[CommandRecord, ...]:
         """Fail every command of an earlier life that has no outcome, and return them as they are now.
 
-        Commands accepted since this journal was opened are left alone, so a second call changes nothing.
+        For when nobody can carry them out any more: their run is over. Commands accepted since this journal was opened
+        are left alone, so a second call changes nothing.
         """
+        ...
+
+    async def unsettled(self) -> tuple[CommandRecord, ...]:
+        """Every command that has no outcome, in the order of acceptance."""
+        ...
+
+    async def last_state_revision(self) -> int:
+        """The largest revision of the training state in any row; 0 when there is none."""
         ...
 
     async def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:

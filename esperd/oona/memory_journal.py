@@ -70,6 +70,18 @@ class MemoryJournal:
         self._check_open()
         return ()
 
+    async def unsettled(self) -> tuple[CommandRecord, ...]:
+        """Every command that has no outcome."""
+        self._check_open()
+        return tuple(record for _, record in self._commands.values() if not record.state.is_final)
+
+    async def last_state_revision(self) -> int:
+        """The largest revision of the training state in any row."""
+        self._check_open()
+        settled = (record.revision for _, record in self._commands.values())
+        told = (getattr(row.record, "revision", 0) for row in self._history)
+        return max((*settled, *told), default=0)
+
     async def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
         """Keep commands as ACCEPTED, all or none."""
         self._check_open()

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from esperd.leyline.commands import Command, Outcome, Refusal
+from esperd.leyline.commands import Command, Outcome
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TimelineView, TransitionEvent
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.reading import history_rows, last_state_revision, run_commands, run_range
-from esperd.oona.records import CommandRecord, HistoryRecord, RowKind, RunStarted
+from esperd.oona.records import CommandRecord, HistoryRecord, RowKind, RunStarted, outcome_of
 from esperd.oona.schema import open_reader
 
 ToCommand = Callable[[CommandRecord], Command]
@@ -45,11 +45,11 @@ class RunPast:
     settled: tuple[PastCommand, ...]
     """What had an effect after the checkpoint, in the order of the outcomes' numbers."""
     unsettled: tuple[PastCommand, ...]
-    """Commands without an outcome, in the order of their acceptance, with `expected_revision` in this start's numbers."""
+    """Commands without an outcome in the order of their acceptance; `expected_revision` is in this start's numbers."""
     last_sequence: int
     """The largest number of an outcome of the run."""
     horizon: Position
-    """Position of the newest durable row: up to there history is fixed; (0, 0) when none is newer than the checkpoint."""
+    """Position of the newest durable row: up to there history is fixed. (0, 0) when none is behind the checkpoint."""
     max_revision: int
     """The largest state revision of any durable row."""
     revision_offset: int
@@ -112,7 +112,7 @@ def read_past(
     positions = [(event.timeline, _step(event)) for event in events]
     positions += [(record.timeline, record.global_step) for record in given if record.sequence > after_sequence]
     return RunPast(
-        settled=tuple(PastCommand(to_command(record), _outcome(record), record.accepted_step) for record in settled),
+        settled=tuple(PastCommand(to_command(record), outcome_of(record), record.accepted_step) for record in settled),
         unsettled=tuple(
             PastCommand(shifts.apply(to_command(record), accepted_at), None, record.accepted_step)
             for accepted_at, record in records
@@ -165,22 +165,6 @@ def _revision_before(starts: "Sequence[tuple[int, HistoryRecord]]", state_revisi
 
 def _step(event: TrainerEvent) -> int:
     return event.fork_step if isinstance(event, TimelineEvent) else event.global_step
-
-
-def _outcome(record: CommandRecord) -> Outcome:
-    refusal = None
-    if record.refusal_reason:
-        refusal = Refusal(record.refusal_reason, record.refusal_message, record.refusal_metadata)
-    return Outcome(
-        record.command_id,
-        record.state,
-        record.global_step,
-        record.revision,
-        refusal,
-        record.seed_id,
-        record.timeline,
-        record.sequence,
-    )
 
 
 def _timelines(branches: "Sequence[HistoryRecord]") -> Iterator[TimelineView]:

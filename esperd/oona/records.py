@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from esperd.leyline.commands import Outcome
+from esperd.leyline.commands import Outcome, Refusal
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TransitionEvent
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel, FieldReportOutcome, TrainerPhase
 
@@ -327,6 +327,23 @@ def as_settled(record: CommandRecord, outcome: Outcome, unix_s: float, journal_r
         outcome.timeline,
         outcome.sequence,
         {} if outcome.refusal is None else outcome.refusal.metadata,
+    )
+
+
+def outcome_of(record: CommandRecord) -> Outcome:
+    """The outcome of a record that has one."""
+    refusal = None
+    if record.refusal_reason:
+        refusal = Refusal(record.refusal_reason, record.refusal_message, record.refusal_metadata)
+    return Outcome(
+        record.command_id,
+        record.state,
+        record.global_step,
+        record.revision,
+        refusal,
+        record.seed_id,
+        record.timeline,
+        record.sequence,
     )
 
 

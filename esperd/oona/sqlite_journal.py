@@ -92,6 +92,14 @@ class SqliteJournal:
         """Fail every command of an earlier life that has no outcome."""
         return await self._write(lambda ledger: ledger.recover(unix_s))
 
+    async def unsettled(self) -> tuple[CommandRecord, ...]:
+        """Every command that has no outcome."""
+        return tuple(await self._lists.ask(lambda db: reading.open_commands(db, self.revision)))
+
+    async def last_state_revision(self) -> int:
+        """The largest revision of the training state in any row."""
+        return await self._lists.ask(reading.last_state_revision)
+
     async def accept(self, records: Sequence[CommandRecord]) -> tuple[Acceptance, ...]:
         """Write commands as ACCEPTED, all or none."""
         # Before the write: a known id means no more than that the disk is asked.

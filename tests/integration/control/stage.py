@@ -26,6 +26,7 @@ from esper.leyline.v1 import envelope_pb2
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import BudgetSettings, ControlSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Command, EmergencyCommand, Outcome, PauseCommand, PolicyPresence, SeedCommand
 from esperd.leyline.errors import EsperdError
@@ -277,6 +278,7 @@ async def open_stage(
     identity = ServerIdentity("esperd-test", secrets.token_bytes(16), "0.1.0", "run-1")
     bridge = Bridge(first_snapshot=first_snapshot(phase), box_capacity=settings.control.command_box_capacity)
     journal = await SqliteJournal.open(directory / "journal.db")
+    await journal.append(run_started(bridge.snapshot().run, settings, revision=5))
     verifier = Verifier(
         keyring=None if ring is None else KeyRing.from_text(ring),
         audience=identity.server_id,

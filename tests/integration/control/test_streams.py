@@ -317,7 +317,7 @@ async def test_drain_ends_every_stream_with_a_token(stage: Theatre) -> None:
 
 
 async def test_drain_answers_those_who_wait_for_an_outcome(stage: Theatre) -> None:
-    """A waiting read is answered with what there is, long before its time is over."""
+    """A waiting read is told DRAINING, long before its time is over: the outcome comes from the run's next start."""
     stage.trainer.holds_commands = True
     accepted = (await submit(stage, fresh_command(stage))).command
     request = command_service_pb2.GetCommandRequest(command_id=accepted.command_id, wait_ms=60_000)
@@ -326,5 +326,7 @@ async def test_drain_answers_those_who_wait_for_an_outcome(stage: Theatre) -> No
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     await stage.server.drain_and_stop(8.0)
-    assert (await waiting).command.state == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await waiting
+    assert decode_rpc_error(caught.value, "").reason == "DRAINING"
     assert loop.time() - began_s < 4.0

@@ -56,6 +56,7 @@ async def test_rows_that_come_while_it_rests_share_the_next_commit() -> None:
         sleep=sleep,
         on_accepted=lambda _: None,
         on_settled=lambda *_: None,
+        on_durable=lambda *_: None,
         on_health=lambda _: None,
         log=structlog.get_logger(),
     )
@@ -111,6 +112,7 @@ def recorder_of(journal: MemoryJournal, heard: list[str]) -> Recorder:
         sleep=sleep,
         on_accepted=lambda records: heard.extend(f"accepted {record.command_id}" for record in records),
         on_settled=lambda found, _: heard.extend(f"settled {one.outcome.command_id}" for one in found),
+        on_durable=lambda *_: None,
         on_health=lambda _: None,
         log=structlog.get_logger(),
     )
