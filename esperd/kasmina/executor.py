@@ -46,12 +46,17 @@ class SeedExecutor:
         report: Report,
         clock: Callable[[], float],
         random_seed: int,
+        is_clock_trusted: bool = True,
     ) -> None:
         """Resolve the sites by module path or glob; EsperdError SITE_PATTERN if a pattern names none.
 
-        `clock` gives Unix seconds: for the embargo's seconds, the dates of events and G3's step-time ratio only.
+        `clock` gives Unix seconds: for the embargo's seconds, the dates of events and the step-time ratio of G3 and G4
+        only. Without `is_clock_trusted` (a deterministic run) that ratio is left out of the verdict.
         """
-        self._garden = Garden(host, site_patterns, settings, registry, optimizers, report, clock, random_seed)
+        self._garden = Garden(
+            host, site_patterns, settings, registry, optimizers, report, clock, random_seed,
+            is_clock_trusted=is_clock_trusted,
+        )  # fmt: skip
         self._nursery = Nursery(self._garden)
         self._gardener = Gardener(self._garden)
         self._work = step_work.StepWork(self._garden)
@@ -126,6 +131,8 @@ class SeedExecutor:
             return None
         newest = max(self._garden.live, key=lambda seed: seed.seed_id)
         self._gardener.cull(newest, Attribution(cause), step)
+        for slot in self._garden.slots.values():
+            slot.disarm()  # what the step has kept so far goes too
         return newest.seed_id
 
     def hold(self, cause: str, *, candidates: bool = True) -> None:

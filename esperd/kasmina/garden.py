@@ -38,6 +38,8 @@ class Garden:
         report: Report,
         clock: Callable[[], float],
         random_seed: int,
+        *,
+        is_clock_trusted: bool = True,
     ) -> None:
         self.host = host
         self.settings = settings
@@ -46,6 +48,8 @@ class Garden:
         self.report = report
         self.clock = clock
         self.random_seed = random_seed
+        self.is_clock_trusted = is_clock_trusted
+        """Whether measured times may decide anything; not in a run that must repeat bit for bit."""
         sites = resolve_sites(host, site_patterns)
         self.slots: dict[str, Slot] = {site.path: Slot(site, random_seed, clock) for site in sites}
         self.prober = Prober(host, list(self.slots.values()), random_seed)

@@ -21,6 +21,7 @@ from esperd.kasmina.seed import Health, Remains, Seed
 from esperd.kasmina.slot import Slot
 from esperd.leyline.commands import AlphaSchedule
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.failpoints import failpoint
 from esperd.leyline.views import GateResult
 from esperd.leyline.vocabulary import AlphaCurve, Gate, Stage, Verdict
 
@@ -50,7 +51,7 @@ class Gardener:
     def ask(self, seed: Seed, step: int) -> GateResult:
         """What the gate before the seed's next stage says."""
         garden = self._garden
-        slot, settings = garden.slot_of(seed), garden.settings
+        slot, settings, timed = garden.slot_of(seed), garden.settings, garden.is_clock_trusted
         match seed.stage:
             case Stage.GERMINATED:
                 return gates.gradient_health(
@@ -65,11 +66,11 @@ class Gardener:
                 self._pending[seed.seed_id] = (amplitude, judgement)
                 return result
             case Stage.BLENDING:
-                return gates.interface(seed, settings, self._is_identity_at_zero(slot, seed), step)
+                return gates.interface(seed, settings, self._is_identity_at_zero(slot, seed), step, timed=timed)
             case Stage.SHADOWING:
-                return gates.impact(seed, settings, step)
+                return gates.impact(seed, settings, step, timed=timed)
             case _:
-                return gates.commit(garden.host, slot, seed, garden.prober, settings, step)
+                return gates.commit(garden.host, slot, seed, garden.prober, settings, step, timed=timed)
 
     def advance(self, seed: Seed, result: GateResult, step: int, by: Attribution) -> None:
         """Take the seed to its next stage, with everything that stage means."""
@@ -99,13 +100,15 @@ class Gardener:
         slot, settings = garden.slot_of(seed), garden.settings
         source = seed.stage
         slot.discard(seed)
+        failpoint("surgery.middle")
         garden.optimizers.drop_seed(seed.seed_id)
         until_step, until_s = step, 0.0
         if blocks:
             failures = slot.site.failures.get(seed.plan.blueprint_id, 0) + 1
             slot.site.failures[seed.plan.blueprint_id] = failures
             until_step = step + settings.embargo_steps * 2 ** (failures - 1)
-            until_s = garden.clock() + settings.embargo_s * 2 ** (failures - 1)
+            if settings.embargo_s > 0.0:  # else no clock decides anything
+                until_s = garden.clock() + settings.embargo_s * 2 ** (failures - 1)
             slot.site.embargoed_until_step = max(slot.site.embargoed_until_step, until_step)
             slot.site.embargoed_until_unix_s = max(slot.site.embargoed_until_unix_s, until_s)
         seed.note = seed.note or by.cause
@@ -117,6 +120,17 @@ class Gardener:
         del garden.seeds[seed.seed_id]
         where = (seed.seed_id, seed.site, seed.plan.blueprint_id)
         garden.report_transition(where, source, Stage.CULLED, step, by.cause, gate)
+
+    def embargo(self, slot: Slot, blueprint_id: str, step: int) -> tuple[int, float]:
+        """Block a site after a failure of a blueprint there, for longer each time; until which step and Unix time."""
+        settings, site = self._garden.settings, slot.site
+        failures = site.failures.get(blueprint_id, 0) + 1
+        site.failures[blueprint_id] = failures
+        until_step = step + settings.embargo_steps * 2 ** (failures - 1)
+        until_s = self._garden.clock() + settings.embargo_s * 2 ** (failures - 1)
+        site.embargoed_until_step = max(site.embargoed_until_step, until_step)
+        site.embargoed_until_unix_s = max(site.embargoed_until_unix_s, until_s)
+        return until_step, until_s
 
     def _graft(self, slot: Slot, seed: Seed, step: int) -> None:
         """What was judged goes on: averaged weights, at the amplitude of the line search; rivals leave."""
@@ -135,6 +149,7 @@ class Gardener:
         seed.probe_watch = ProbeWatch()
         seed.ramp = AlphaRamp(seed.plan.alpha)
         seed.set_alpha(0.0)
+        failpoint("surgery.middle")
         seed.next_look_step = step + garden.settings.probe_every_steps
         slot.candidates.clear()
         slot.grafted = seed
@@ -164,6 +179,7 @@ class Gardener:
 
     def _fossilize(self, slot: Slot, seed: Seed) -> None:
         self._garden.optimizers.merge_seed(seed.seed_id)
+        failpoint("surgery.middle")
         slot.grafted = None
         slot.fossils.append(seed)
         slot.refresh()

@@ -119,7 +119,9 @@ def stability(
     return conclude(Gate.G2_STABILITY, step, evidence), amplitude, judgement
 
 
-def interface(seed: Seed, settings: GrowthSettings, zero_identity: bool, step: int) -> GateResult:
+def interface(
+    seed: Seed, settings: GrowthSettings, zero_identity: bool, step: int, *, timed: bool = True
+) -> GateResult:
     """G3: the blend has arrived and the activation it makes is one the host can live with."""
     ramp = seed.ramp
     arrived = ramp is not None and ramp.num_steps_left == 0 and ramp.target > 0.0
@@ -130,21 +132,23 @@ def interface(seed: Seed, settings: GrowthSettings, zero_identity: bool, step: i
         look("not_finite_steps", seed.health.num_not_finite, "equal", 0.0),
         look("alpha_zero_is_host", float(zero_identity), "equal", 1.0),
         look("isolation_violations", seed.num_violations, "equal", 0.0),
-        step_time(seed, settings),
+        step_time(seed, settings, timed=timed),
     ]
     return conclude(Gate.G3_INTERFACE, step, evidence, waits=not arrived)
 
 
-def impact(seed: Seed, settings: GrowthSettings, step: int) -> GateResult:
+def impact(seed: Seed, settings: GrowthSettings, step: int, *, timed: bool = True) -> GateResult:
     """G4 before PROBATIONARY: with the frozen seed the held-out loss is better than without it."""
     judgement = seed.judgement
     if judgement is None:
         return conclude(Gate.G4_SYSTEM_IMPACT, step, [look("units", 0, "at_least", MIN_SAMPLES)], waits=True)
-    evidence = [*_gain(judgement, settings), step_time(seed, settings)]
+    evidence = [*_gain(judgement, settings), step_time(seed, settings, timed=timed)]
     return conclude(Gate.G4_SYSTEM_IMPACT, step, evidence, waits=_open(judgement, settings))
 
 
-def commit(host: Host, slot: Slot, seed: Seed, prober: Prober, settings: GrowthSettings, step: int) -> GateResult:
+def commit(
+    host: Host, slot: Slot, seed: Seed, prober: Prober, settings: GrowthSettings, step: int, *, timed: bool = True
+) -> GateResult:
     """G4 before FOSSILIZED: the wanted gain is proven, real progress was made, and the rent is paid."""
     judgement = seed.judgement
     if judgement is None or _open(judgement, settings):
@@ -154,7 +158,7 @@ def commit(host: Host, slot: Slot, seed: Seed, prober: Prober, settings: GrowthS
     rent = rent_due(slot, seed, settings)
     evidence.append(look("rent_paid", judgement.sequence.mean, "at_least", rent, judgement.num_units))
     evidence.append(_progress(slot, seed, prober))
-    evidence.append(step_time(seed, settings))
+    evidence.append(step_time(seed, settings, timed=timed))
     evidence.append(look("alpha", seed.alpha_value, "equal", 1.0))
     evidence.append(_fossil_change(host, slot, seed, prober))
     return conclude(Gate.G4_SYSTEM_IMPACT, step, evidence, purpose="commit")
@@ -179,8 +183,10 @@ def rent_due(slot: Slot, seed: Seed, settings: GrowthSettings) -> float:
     return settings.rent * seed.reference_loss * math.log1p(ratio)
 
 
-def step_time(seed: Seed, settings: GrowthSettings) -> Evidence:
-    """Median step time with the seed over that without its own share."""
+def step_time(seed: Seed, settings: GrowthSettings, *, timed: bool = True) -> Evidence:
+    """Median step time with the seed over that without its own share; left out of a run that must repeat exactly."""
+    if not timed:
+        return look("step_time_ratio", 1.0, "at_most", settings.max_step_time_ratio, 0, "left out: deterministic run")
     pairs = list(zip(seed.health.step_s, seed.health.seed_s, strict=True))
     ratio = 1.0
     if pairs:

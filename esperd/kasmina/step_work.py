@@ -80,7 +80,7 @@ class StepWork:
         """Close the step: times, and the occasional read."""
         now = self._garden.clock()
         for slot in self._garden.slots.values():
-            if slot.grafted is not None:
+            if slot.grafted is not None and self._garden.is_clock_trusted:
                 health = slot.grafted.health
                 health.step_s = [*health.step_s, now - self._began_s][-TIMED_STEPS:]
                 own = slot.seed_s + self._own_s.get(slot.grafted.seed_id, 0.0)
@@ -123,6 +123,8 @@ class StepWork:
                 self._train(slot, seed, batch, units)
             elif slot.grafted is seed:
                 self._train_grafted(slot, seed, advice, units)
+        except torch.OutOfMemoryError:
+            raise  # see Slot._graft
         except Exception as error:  # noqa: BLE001 - a seed's own code may raise anything; the host goes on
             seed.tripped, seed.note = "seed:raised", f"{type(error).__name__}: {error}"
             self._garden.optimizers.zero_seed(seed.seed_id)
