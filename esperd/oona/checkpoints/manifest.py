@@ -1,9 +1,11 @@
 """What a checkpoint says about itself: its manifest, written last and read strictly.
 
 Any thread; pure values and text. A field that is unknown, missing or of the wrong type makes the whole checkpoint
-unusable, since a manifest that was half understood would restore half a run.
+unusable, since a manifest that was half understood would restore half a run. It ends in a hash of itself, so that not
+even a turned bit in a number is taken for a number.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -88,7 +90,10 @@ def to_json(manifest: Manifest) -> bytes:
     fields["files"] = [{"name": f.name, "num_bytes": f.num_bytes, "sha256": f.sha256} for f in manifest.files]
     if problem := _first_problem(fields):
         raise ValueError(problem)
-    return json.dumps({"format": FORMAT, **fields}, indent=1, allow_nan=False).encode() + b"\n"
+    fields = {"format": FORMAT, **fields}
+    body = json.dumps(fields, indent=1, allow_nan=False)
+    fields["sha256"] = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps(fields, indent=1).encode() + b"\n"
 
 
 def from_json(data: bytes, checkpoint_id: str) -> Manifest:
@@ -106,12 +111,16 @@ def from_json(data: bytes, checkpoint_id: str) -> Manifest:
     found = fields.pop("format", None)
     if type(found) is int and found != FORMAT:
         raise EsperdError("CHECKPOINT_VERSION", checkpoint_id=checkpoint_id, found=found, known=FORMAT)
+    fields.pop("sha256", None)  # whether it is right is seen by writing the manifest once more
     problem = "its manifest has no format" if type(found) is not int else _first_problem(fields)
     if problem:
         raise corrupt(checkpoint_id, problem)
     fields["kind"] = CheckpointKind[fields["kind"]]
     fields["files"] = tuple(FileEntry(**entry) for entry in fields["files"])
-    return Manifest(**fields)
+    manifest = Manifest(**fields)
+    if to_json(manifest) != data:
+        raise corrupt(checkpoint_id, "its manifest is not what was written")
+    return manifest
 
 
 def strict_json(data: bytes) -> Any:
