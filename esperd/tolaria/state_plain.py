@@ -219,6 +219,9 @@ class Decoder:
 
     def _tensor(self, plain: dict[str, Any]) -> torch.Tensor:
         tensor = self._find(plain)
+        if tensor.dtype is torch.uint8:
+            # torch's generators read a state from the beginning of its storage, wherever in it the tensor begins.
+            tensor = tensor.clone()
         name = plain.get("memory_format")
         return tensor if name is None else tensor.contiguous(memory_format=_MEMORY_FORMATS[name])
 
