@@ -135,6 +135,10 @@ class SeedExecutor:
             slot.disarm()  # what the step has kept so far goes too
         return newest.seed_id
 
+    def embargo(self, site: str, blueprint_id: str, step: int) -> None:
+        """Block a site after a failure there: of a seed that is no longer there, because the run has gone back."""
+        self._gardener.embargo(self._garden.slots[site], blueprint_id, step)
+
     def hold(self, cause: str, *, candidates: bool = True) -> None:
         """Conservative mode: no new seeds, with `candidates` no auto-advance into BLENDING; guard and gates go on."""
         self._garden.held = cause

@@ -63,6 +63,8 @@ class Pass:
             return
         try:
             torch.autograd.backward(self.d, self.leaf.grad.to(self.d.dtype), inputs=self.seed.parameters)
+        except torch.OutOfMemoryError:
+            raise  # see Slot._graft
         except Exception as error:  # noqa: BLE001 - a seed's own code may raise anything; it is then culled
             self.fault = f"backward raised {type(error).__name__}: {error}"
 
@@ -81,6 +83,8 @@ class _JointBranch(torch.autograd.Function):
         x = record.x
         try:
             torch.autograd.backward(record.d, g, inputs=[x, *record.seed.parameters])
+        except torch.OutOfMemoryError:
+            raise  # see Slot._graft
         except Exception as error:  # noqa: BLE001 - as in Pass.backward
             record.fault = f"backward raised {type(error).__name__}: {error}"
             return None, None, None
@@ -222,6 +226,8 @@ class Slot:
             self.passes.append(record)
         try:
             d = self._delta(seed, h, record, learning)
+        except torch.OutOfMemoryError:
+            raise  # the fault may be another seed's: the trainer makes room and does the step again
         except Exception as error:  # noqa: BLE001 - a seed's own code may raise anything; the host passes through
             record.fault = f"forward raised {type(error).__name__}: {error}"
             return h
