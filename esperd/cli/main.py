@@ -31,12 +31,16 @@ def esperd() -> None:
 @esperd.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Replace one setting of the file.")
-def serve(file: Path, overrides: tuple[str, ...]) -> int:
-    """Run the daemon with the configuration FILE until it is told to end."""
+@click.option("--new-run", is_flag=True, help="Begin another run, whatever became of the one in the run directory.")
+def serve(file: Path, overrides: tuple[str, ...], new_run: bool) -> int:
+    """Run the daemon with the configuration FILE until it is told to end.
+
+    It goes on with the run that its directory holds, from the very step at which it was left.
+    """
     from esperd.config.load import load_settings
     from esperd.weatherlight.serve import serve as run_daemon
 
-    return run_daemon(load_settings(file, overrides), file.absolute().parent)
+    return run_daemon(load_settings(file, overrides), file.absolute().parent, new_run=new_run)
 
 
 @esperd.command()
@@ -48,6 +52,48 @@ def check(file: Path, overrides: tuple[str, ...], output: str) -> None:
     from esperd.cli.check import print_check
 
     print_check(file, overrides, as_json=output == "json")
+
+
+@esperd.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Replace one setting of the file.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["safetensors", "torch-export"]),
+    required=True,
+    help="Weights with the source of the model, or one file for torch.export.load.",
+)
+@click.option("--checkpoint", "checkpoint_id", default="", metavar="ID", help="Which; the newest one if not given.")
+@click.option("--run", "run_id", default="", metavar="ID", help="Of which run; any if not given.")
+@click.option("--without-live-seeds", is_flag=True, help="Leave seeds out that are neither fossilized nor culled.")
+@click.option(
+    "--output",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the files go, a new directory; exports/RUN/CHECKPOINT-FORMAT of the run directory if not given.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the exported model is to compute.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--answer", type=click.Path(path_type=Path), hidden=True, help="Write what came of it into this file.")
+def export(
+    file: Path,
+    overrides: tuple[str, ...],
+    format_name: str,
+    checkpoint_id: str,
+    run_id: str,
+    without_live_seeds: bool,
+    directory: Path | None,
+    device: str,
+    as_json: bool,
+    answer: Path | None,
+) -> None:
+    """Write the model of a checkpoint, with what has grown in it, as files that load without esperd."""
+    from esperd.cli.export import Wish, run_export
+
+    wish = Wish(file, overrides, format_name, checkpoint_id, run_id, without_live_seeds, directory, device)
+    run_export(wish, as_json=as_json, answer=answer)
 
 
 @esperd.command()
