@@ -127,6 +127,12 @@ def read_past(
     )
 
 
+def no_past(*, after_sequence: int, after_revision: int, state_revision: int, first_revision: int) -> RunPast:  # noqa: ARG001 - as `read_past`
+    """The past of a run whose journal was kept in memory only: nothing lies behind its checkpoint."""
+    offset = first_revision - state_revision
+    return RunPast((), (), after_sequence, (0, 0), state_revision, offset, frozenset(), (TimelineView(1, 0, 0),))
+
+
 def event_key(event: TrainerEvent) -> tuple[object, ...]:
     """What makes an event the same when its step is done again: place and content, but neither time nor revision."""
     match event:

@@ -7,6 +7,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,21 +19,30 @@ from structlog.stdlib import BoundLogger
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.recorded_commands import to_command
+from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
+from esperd.leyline.failpoints import failpoint
 from esperd.leyline.keyring import KeyRing
 from esperd.leyline.verify import Verifier
+from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import TrainerPhase
+from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
+from esperd.oona.past import ReadPast, no_past, read_past
+from esperd.oona.records import CommandRecord, Record
 from esperd.oona.sqlite_journal import SqliteJournal
 from esperd.weatherlight.identity import Identity, make_identity
+from esperd.weatherlight.picking import Picked, newest_in_journal, newest_in_store, pick
 from esperd.weatherlight.run_directory import RunDirectory
 from esperd.weatherlight.signals import SignalRecord
-from esperd.weatherlight.training_thread import start_training_thread, starting_snapshot
+from esperd.weatherlight.training_thread import Keeping, finished_snapshot, start_training_thread, starting_snapshot
 from esperd.weatherlight.watch import until_ended, watch
 
-JOIN_S = 60.0
-"""A trainer reaches its safe point within one step; this bounds a step that hangs."""
+JOIN_S = 120.0
+"""A trainer reaches its safe point within one step and writes its last checkpoint; this bounds a step, or a disk, that
+hangs."""
 HURRIED_JOIN_S = 10.0
 """The same once a second signal has come: still time for a healthy step, so that hurry alone is no failure."""
 
@@ -41,49 +53,85 @@ EXIT_FAILED = 1
 class Daemon:
     """One daemon with one run; `run` lives as long as the daemon does."""
 
-    def __init__(self, settings: Settings, search_path: Path, directory: RunDirectory, log: BoundLogger) -> None:
+    def __init__(
+        self, settings: Settings, search_path: Path, directory: RunDirectory, log: BoundLogger, *, new_run: bool
+    ) -> None:
         self._settings = settings
         self._search_path = search_path
         self._directory = directory
         self._log = log
-        started_unix_s = time.time()
-        self._identity: Identity = make_identity(settings, started_unix_s)
-        self._bridge = Bridge(
-            first_snapshot=starting_snapshot(settings, self._identity.run_id, started_unix_s),
-            box_capacity=settings.control.command_box_capacity,
-            ring_capacity=settings.control.telemetry_ring_capacity,
-        )
+        self._new_run = new_run
+        self._started_unix_s = time.time()
+        self._identity: Identity = make_identity(settings, self._started_unix_s)
+        self._store: CheckpointStore
         self._journal: Journal
+        self._picked: Picked
+        self._bridge: Bridge
         self._server: ControlServer
-        self._trainer: threading.Thread
+        self._trainer: threading.Thread | None = None
         self._has_trainer_left = True
 
     async def run(self) -> tuple[int, bool]:
         """Serve until told to end; returns (exit status, whether SIGINT ended it)."""
         with SignalRecord(asyncio.get_running_loop()) as signals:
-            await self._open_journal()
-            try:
+            async with AsyncExitStack() as parts:
+                await self._open(parts)
                 await self._start()
                 reason = await self._wait(signals)
                 await self._stop(reason, signals)
-            finally:
-                await self._journal.close()
-                self._bridge.detach()
             return self._exit_status, signals.ends_by_sigint
 
     # Startup
 
-    async def _open_journal(self) -> None:
+    async def _open(self, parts: AsyncExitStack) -> None:
+        """The run's files, then which run this start is about, then the bridge."""
+        self._store = CheckpointStore(self._directory.checkpoints_path(self._settings.checkpoints.directory))
+        parts.callback(self._store.release)
         if self._settings.journal.enabled:
             self._journal = await SqliteJournal.open(self._directory.journal_path)
         else:
             self._journal = MemoryJournal()
-        lost = await self._journal.recover(time.time())
-        if lost:
-            self._log.warning("commands of an earlier start were lost", num_commands=len(lost))
+        parts.push_async_callback(self._journal.close)
+        self._picked = await self._pick_run()
+        self._identity = replace(self._identity, run_id=self._picked.run_id)
+        self._bridge = self._make_bridge()
+        parts.callback(self._bridge.detach)
+
+    async def _pick_run(self) -> Picked:
+        if self._settings.journal.enabled:
+            earlier, last_revision = await newest_in_journal(self._journal), await self._journal.last_state_revision()
+        else:
+            earlier, last_revision = newest_in_store(self._store.list())
+        picked = pick(
+            None if self._new_run else earlier,
+            self._settings,
+            new_run_id=self._identity.run_id,
+            unix_s=self._started_unix_s,
+            last_revision=last_revision,
+        )
+        for change in picked.changes:
+            self._log.warning("a setting has changed since the run began", name=change.name, was=change.then)
+        return picked
+
+    def _make_bridge(self) -> Bridge:
+        settings, picked = self._settings, self._picked
+        if picked.finished is None:
+            snapshot = starting_snapshot(settings, picked.run_id, picked.started_unix_s, picked.first_revision)
+        else:
+            snapshot = finished_snapshot(settings, picked.finished, picked.started_unix_s, picked.first_revision)
+        bridge = Bridge(
+            first_snapshot=snapshot,
+            box_capacity=settings.control.command_box_capacity,
+            ring_capacity=settings.control.telemetry_ring_capacity,
+        )
+        if picked.finished is not None:
+            bridge.close(TrainerPhase.FINISHED.name)
+        return bridge
 
     async def _start(self) -> None:
         settings, identity = self._settings, self._identity
+        unsettled = await self._settle_earlier()
+        await self._journal.append(*self._first_rows())
         self._server = ControlServer(
             port=self._bridge,
             journal=self._journal,
@@ -95,10 +143,59 @@ class Daemon:
             clock=time.time,
             monotonic=time.monotonic,
             log=self._log,
+            store=self._store,
+            unsettled=unsettled,
         )
         addresses = await self._server.start()
         self._log.info("serving", addresses=addresses, daemon_id=identity.daemon_id, run_id=identity.run_id)
-        self._trainer = start_training_thread(settings, self._bridge, identity.run_id, self._search_path, self._log)
+        if self._picked.finished is not None:
+            self._log.info("the run has finished", begin_another="esperd serve FILE --new-run")
+            return
+        keeping = Keeping(self._store, self._past_reader(), self._settings.journal.enabled)
+        self._trainer = start_training_thread(
+            settings, self._bridge, identity.run_id, self._search_path, self._log, keeping
+        )
+
+    async def _settle_earlier(self) -> tuple[CommandRecord, ...] | None:
+        """Commands of earlier starts that the trainer will carry out; None when this start begins a run, or shows one.
+
+        Nobody can carry out those of a run that is over, so they fail.
+        """
+        if self._picked.resumes:
+            return await self._journal.unsettled()
+        lost = await self._journal.recover(self._started_unix_s)
+        if lost:
+            self._log.warning("commands of an earlier run were lost", num_commands=len(lost))
+        return None
+
+    def _first_rows(self) -> list[Record]:
+        """What must be durable before anybody is answered, so that revisions grow from start to start."""
+        picked, run = self._picked, self._bridge.snapshot().run
+        if not (picked.resumes or picked.finished):
+            return [run_started(run, self._settings, picked.first_revision)]
+        rows: list[Record] = [self._notice("daemon.started", "the daemon was started again", "info")]
+        if picked.changes:
+            text = "; ".join(map(str, picked.changes))
+            rows.append(self._notice("config.changed", f"since the run began: {text}", "warning"))
+        return rows
+
+    def _notice(self, kind: str, text: str, level: str) -> NoticeEvent:
+        facts = {change.name: f"{change.then} -> {change.now}" for change in self._picked.changes}
+        return NoticeEvent(kind, text, level, 0, self._picked.first_revision, self._started_unix_s, facts)
+
+    def _past_reader(self) -> ReadPast | None:
+        picked = self._picked
+        if not picked.resumes:
+            return None
+        if not self._settings.journal.enabled:
+            return partial(no_past, first_revision=picked.first_revision)
+        return partial(
+            read_past,
+            self._directory.journal_path,
+            picked.run_id,
+            first_revision=picked.first_revision,
+            to_command=to_command,
+        )
 
     def _make_verifier(self) -> Verifier:
         path = self._directory.keyring_path(self._settings.control.keyring)
@@ -135,6 +232,7 @@ class Daemon:
         The server goes after the trainer, so that the last outcomes reach the journal and those who wait for them.
         """
         self._log.info("shutting down", reason=reason)
+        failpoint("drain.begun")
         self._server.conditions.drain()
         self._bridge.request_stop()
         hurry = asyncio.create_task(signals.second())
@@ -146,15 +244,19 @@ class Daemon:
         joined.cancel()
         await self._server.drain_and_stop(0.0 if hurry.done() else self._settings.control.drain_s)
         hurry.cancel()
-        self._has_trainer_left = not self._trainer.is_alive()
+        self._has_trainer_left = not self._is_training
         if not self._has_trainer_left:
             self._log.error("the trainer did not reach a safe point", waited_s=round(time.monotonic() - began_s, 1))
         self._log.info("stopped", step=self._bridge.snapshot().run.global_step)
 
     async def _join_trainer(self) -> None:
         deadline_s = time.monotonic() + JOIN_S
-        while self._trainer.is_alive() and time.monotonic() < deadline_s:
+        while self._is_training and time.monotonic() < deadline_s:
             await asyncio.sleep(0.01)
+
+    @property
+    def _is_training(self) -> bool:
+        return self._trainer is not None and self._trainer.is_alive()
 
     @property
     def has_trainer_left(self) -> bool:

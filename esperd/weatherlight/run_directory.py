@@ -10,6 +10,7 @@ from esperd.oona.owner_lock import OwnerLock
 
 JOURNAL_NAME = "journal.sqlite"
 KEYRING_NAME = "keys.toml"
+CHECKPOINTS_NAME = "checkpoints"
 
 
 class RunDirectory:
@@ -33,6 +34,10 @@ class RunDirectory:
     def journal_path(self) -> Path:
         """The journal's file."""
         return self.path / JOURNAL_NAME
+
+    def checkpoints_path(self, configured: str) -> Path:
+        """Where checkpoints go: the configured directory, else the directory's own."""
+        return Path(configured) if configured else self.path / CHECKPOINTS_NAME
 
     def keyring_path(self, configured: str) -> Path | None:
         """The key ring's file: the configured one, else the directory's own if it is there, else None."""

@@ -23,17 +23,19 @@ SWITCH_INTERVAL_S = 0.001
 40 ms late beside a busy trainer, 1 ms makes it 10 (measured; design research, control plane, section 3)."""
 
 
-def serve(settings: Settings, search_path: Path) -> int:
-    """Run the daemon; `search_path` is where the task's module is looked for first. Returns the exit status.
+def serve(settings: Settings, search_path: Path, *, new_run: bool = False) -> int:
+    """Run the daemon, which goes on with its directory's run, if there is one and no `new_run` is wanted.
+
+    `search_path` is where the task's module is looked for first. Returns the exit status.
 
     Raises:
-        EsperdError: the daemon could not be started (directory, journal, key ring, address).
+        EsperdError: the daemon could not be started (directory, journal, key ring, address, a run that does not fit).
     """
     log = configure_log(settings.log)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory = RunDirectory(Path(settings.run.directory))
     try:
-        daemon = Daemon(settings, search_path, directory, log)
+        daemon = Daemon(settings, search_path, directory, log, new_run=new_run)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status, is_by_sigint = runner.run(daemon.run())
     finally:

@@ -7,7 +7,7 @@ answers while torch is still loading. Whatever goes wrong is put into the snapsh
 import threading
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import NoticeEvent, RunView, Snapshot
 from esperd.leyline.vocabulary import TrainerPhase
+from esperd.oona.checkpoints.store import CheckpointStore
+from esperd.oona.past import ReadPast
+from esperd.oona.records import RunFinished
 
 if TYPE_CHECKING:
     from esperd.tolaria.trainer import Trainer
@@ -25,10 +28,10 @@ if TYPE_CHECKING:
 THREAD_NAME = "esperd-trainer"
 
 
-def starting_snapshot(settings: Settings, run_id: str, unix_s: float) -> Snapshot:
+def starting_snapshot(settings: Settings, run_id: str, unix_s: float, revision: int = 1) -> Snapshot:
     """What is seen before the trainer exists."""
     return Snapshot(
-        revision=1,
+        revision=revision,
         run=RunView(
             run_id=run_id,
             task=settings.run.task,
@@ -44,39 +47,78 @@ def starting_snapshot(settings: Settings, run_id: str, unix_s: float) -> Snapsho
     )
 
 
+def finished_snapshot(settings: Settings, finished: RunFinished, unix_s: float, revision: int) -> Snapshot:
+    """What is seen of a run that an earlier start has finished."""
+    begun = starting_snapshot(settings, finished.run_id, unix_s, revision)
+    run = replace(
+        begun.run,
+        phase=TrainerPhase.FINISHED,
+        global_step=finished.global_step,
+        epoch=finished.epoch,
+        train_loss=finished.train_loss,
+        val_loss=finished.val_loss,
+        metrics=finished.metrics,
+        timeline=finished.timeline,
+        stall="",
+    )
+    return replace(begun, run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What outlives a start of the daemon."""
+
+    store: CheckpointStore | None = None
+    """The run's checkpoints; None keeps states in memory only."""
+    read_past: ReadPast | None = None
+    """Reads what earlier starts did; None when this one begins the run."""
+    keeps_unsettled: bool = False
+    """Whether commands that wait when the daemon leaves are durable, so that its next start carries them out."""
+
+
 def start_training_thread(
-    settings: Settings, bridge: Bridge, run_id: str, search_path: Path, log: BoundLogger
+    settings: Settings, bridge: Bridge, run_id: str, search_path: Path, log: BoundLogger, keeping: Keeping
 ) -> threading.Thread:
     """Start the thread. It is a daemon thread: at shutdown the supervisor waits for it, but not for ever."""
     thread = threading.Thread(
-        target=_train, args=(settings, bridge, run_id, search_path, log), name=THREAD_NAME, daemon=True
+        target=_train, args=(settings, bridge, run_id, search_path, log, keeping), name=THREAD_NAME, daemon=True
     )
     thread.start()
     return thread
 
 
-def _train(settings: Settings, bridge: Bridge, run_id: str, search_path: Path, log: BoundLogger) -> None:
+def _train(
+    settings: Settings, bridge: Bridge, run_id: str, search_path: Path, log: BoundLogger, keeping: Keeping
+) -> None:
     try:
-        trainer = _build_trainer(settings, bridge, run_id, search_path)
+        trainer = _build_trainer(settings, bridge, run_id, search_path, keeping)
     except EsperdError as error:
         _give_up(bridge, error.message, error.metadata.get("traceback", ""), log)
         return
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the task's own modules run here; the daemon must outlive them
         _give_up(bridge, f"{type(error).__name__}: {error}", traceback.format_exc(), log)
         return
-    log.info("training begins", run_id=run_id, task=settings.run.task)
+    log.info("training begins", run_id=run_id, task=settings.run.task, resumes=keeping.read_past is not None)
     trainer.run()
     _log_end(bridge.snapshot().run, log)
 
 
-def _build_trainer(settings: Settings, bridge: Bridge, run_id: str, search_path: Path) -> "Trainer":
+def _build_trainer(settings: Settings, bridge: Bridge, run_id: str, search_path: Path, keeping: Keeping) -> "Trainer":
     try:
         import torch  # noqa: F401 - asked for by itself, so that its absence is told apart from a broken task
     except ModuleNotFoundError as error:
         raise EsperdError("TORCH_MISSING") from error
     from esperd.tolaria.start import build_trainer
 
-    return build_trainer(settings, bridge, run_id=run_id, search_path=search_path)
+    return build_trainer(
+        settings,
+        bridge,
+        run_id=run_id,
+        search_path=search_path,
+        store=keeping.store,
+        read_past=keeping.read_past,
+        keeps_unsettled=keeping.keeps_unsettled,
+    )
 
 
 def _give_up(bridge: Bridge, failure: str, trace: str, log: BoundLogger) -> None:

@@ -14,7 +14,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RunView
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.weatherlight.log import configure_log
-from esperd.weatherlight.training_thread import start_training_thread, starting_snapshot
+from esperd.weatherlight.training_thread import Keeping, start_training_thread, starting_snapshot
 
 BROKEN_TASK = """
 def build():
@@ -32,7 +32,7 @@ def stream() -> Iterator[io.StringIO]:
 def run_to_end(settings: Settings, search_path: Path, stream: io.StringIO) -> tuple[Bridge, RunView]:
     bridge = Bridge(first_snapshot=starting_snapshot(settings, "run-1", 0.0))
     log = configure_log(LogSettings(format="json"), stream)
-    thread = start_training_thread(settings, bridge, "run-1", search_path, log)
+    thread = start_training_thread(settings, bridge, "run-1", search_path, log, Keeping())
     thread.join(60)
     assert not thread.is_alive()
     return bridge, bridge.snapshot().run
