@@ -7,15 +7,18 @@ import grpc
 import grpc.aio
 import pytest
 from esper.client.errors import decode_rpc_error
+from esper.leyline.v1 import command_service_pb2 as command_pb2
 from esper.leyline.v1 import emergency_service_pb2 as pb
 from esper.leyline.v1 import run_service_pb2
+from esper.leyline.v1.command_service_pb2_grpc import CommandServiceStub
 from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
 
 from esperd.config.settings import ControlSettings
+from esperd.leyline.commands import EmergencyCommand
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.records import CommandQuery
-from tests.integration.control.stage import Theatre, eventually, open_stage
+from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command, open_stage
 
 RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
 CLEAR = "/esper.leyline.v1.EmergencyService/ClearEmergency"
@@ -73,6 +76,43 @@ async def test_a_dead_journal_does_not_hold_an_emergency(stage: Theatre) -> None
     """The trainer is told before the disk."""
     await stage.journal.close()
     assert (await raise_one(stage)).emergency.level == 4
+
+
+async def test_an_emergency_overtakes_a_full_command_box(directory: Any) -> None:
+    """Where a command is refused for want of a place an emergency needs none, and the trainer has it first."""
+    async with open_stage(directory, control=ControlSettings(command_box_capacity=4)) as stage:
+        stage.trainer.is_stuck.set()
+        commands = CommandServiceStub(stage.channel)
+
+        async def submit() -> None:
+            payload = fresh_command(stage).SerializeToString()
+            await commands.SubmitCommand(command_pb2.SubmitCommandRequest(envelope=stage.envelope(SUBMIT, payload)))
+
+        for _ in range(4):
+            await submit()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await submit()
+        assert decode_rpc_error(caught.value, "").reason == "COMMAND_BOX_FULL"
+        raised = asyncio.ensure_future(raise_one(stage, acknowledge_within_ms=10_000))
+        await eventually(lambda: bool(stage.bridge.box._emergency_lane))
+        stage.trainer.is_stuck.clear()
+        assert (await raised).emergency.level == 4
+        await eventually(lambda: len(stage.trainer.applied) == 5)
+        assert isinstance(stage.trainer.applied[0].payload, EmergencyCommand)
+
+
+async def test_the_deadline_is_kept_while_the_box_is_full_and_the_trainer_stuck(directory: Any) -> None:
+    """Neither the full box nor the busy trainer delays the answer, and the emergency still takes effect."""
+    async with open_stage(directory, control=ControlSettings(command_box_capacity=1)) as stage:
+        stage.trainer.is_stuck.set()
+        payload = fresh_command(stage).SerializeToString()
+        request = command_pb2.SubmitCommandRequest(envelope=stage.envelope(SUBMIT, payload))
+        await CommandServiceStub(stage.channel).SubmitCommand(request)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await raise_one(stage, acknowledge_within_ms=50)
+        assert decode_rpc_error(caught.value, "").reason == "EMERGENCY_UNACKNOWLEDGED"
+        stage.trainer.is_stuck.clear()
+        await eventually(lambda: len(stage.trainer.snapshot.emergencies) == 1)
 
 
 async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:

@@ -1,0 +1,98 @@
+"""Emergencies at a real daemon: acknowledged whatever the run is doing, before whatever else waits."""
+
+import time
+
+import pytest
+from esper.client.aio import AsyncClient
+from esper.client.errors import LeylineError
+from esper.leyline.v1.command_pb2 import (
+    COMMAND_TYPE_PAUSE,
+    RUN_ACTION_PAUSE,
+    RUN_ACTION_RESUME,
+    AdaptationCommand,
+    ApplyAt,
+    CommandRunControl,
+    RunAction,
+)
+from esper.leyline.v1.vocabulary_pb2 import (
+    EMERGENCY_LEVEL_CONSERVATIVE,
+    EMERGENCY_LEVEL_HALT,
+    EMERGENCY_LEVEL_NOTICE,
+    TRAINER_PHASE_HALTED,
+    TRAINER_PHASE_PAUSED,
+    TRAINER_PHASE_TRAINING,
+)
+
+from tests.integration.daemon.conftest import StartDaemon
+from tests.integration.daemon.process import until_phase
+
+
+def run_control(action: RunAction, apply_at: ApplyAt | None = None) -> AdaptationCommand:
+    """Pause or resume."""
+    control = CommandRunControl(action=action)
+    return AdaptationCommand(command_type=COMMAND_TYPE_PAUSE, reason="a test", run_control=control, apply_at=apply_at)
+
+
+async def raised(client: AsyncClient) -> dict[str, int]:
+    """Reason and level of everything that stands."""
+    return {emergency.reason: emergency.level for emergency in (await client.emergencies()).emergencies}
+
+
+async def test_a_run_that_stands_still_acknowledges_emergencies_too(start_daemon: StartDaemon) -> None:
+    """PAUSED, then HALTED, then PAUSED again once the halt is cleared; each is answered, the steps stand."""
+    daemon = start_daemon("run.start_paused=true")
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_PAUSED)
+        halt = await client.raise_emergency(EMERGENCY_LEVEL_HALT, "fire drill")
+        await until_phase(client, TRAINER_PHASE_HALTED)
+        await client.raise_emergency(EMERGENCY_LEVEL_CONSERVATIVE, "while halted")
+        assert await raised(client) == {
+            "fire drill": EMERGENCY_LEVEL_HALT,
+            "while halted": EMERGENCY_LEVEL_CONSERVATIVE,
+        }
+        cleared = await client.clear_emergency(halt.emergency.emergency_id, "it was a drill")
+        assert cleared.level == EMERGENCY_LEVEL_CONSERVATIVE
+        stands = await until_phase(client, TRAINER_PHASE_PAUSED)
+        assert stands.run.global_step == 0
+        await client.submit(run_control(RUN_ACTION_RESUME), wait=True)
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+
+
+async def test_in_the_middle_of_a_long_step_the_deadline_is_told_and_the_next_safe_point_halts(
+    start_daemon: StartDaemon,
+) -> None:
+    """A step takes two seconds: not acknowledged in a fifth of one, in force when the step is over."""
+    daemon = start_daemon(task="tiny_task:slow")
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+        began_s = time.monotonic()
+        with pytest.raises(LeylineError) as caught:
+            await _ask_often(client)
+        assert caught.value.reason == "EMERGENCY_UNACKNOWLEDGED"
+        assert time.monotonic() - began_s < 10.0
+        await until_phase(client, TRAINER_PHASE_HALTED)
+        assert (await raised(client))["smoke 0"] == EMERGENCY_LEVEL_HALT
+
+
+async def _ask_often(client: AsyncClient) -> None:
+    """Three fifths of a second of asking: one of the three may happen to come just before a safe point."""
+    for number in range(3):
+        level = EMERGENCY_LEVEL_HALT if number == 0 else EMERGENCY_LEVEL_NOTICE
+        await client.raise_emergency(level, f"smoke {number}", acknowledge_within_s=0.2)
+
+
+async def test_a_full_command_box_does_not_hold_an_emergency(start_daemon: StartDaemon) -> None:
+    """Commands that wait for a far step fill the box; the next one is refused, an emergency halts the run."""
+    daemon = start_daemon("control.command_box_capacity=2")
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+        later = ApplyAt(global_step=1_000_000_000)
+        for _ in range(2):
+            await client.submit(run_control(RUN_ACTION_PAUSE, later))
+        with pytest.raises(LeylineError) as caught:
+            await client.submit(run_control(RUN_ACTION_PAUSE), timeout_s=1.0)
+        assert caught.value.reason == "COMMAND_BOX_FULL"
+        halt = await client.raise_emergency(EMERGENCY_LEVEL_HALT, "smoke")
+        await until_phase(client, TRAINER_PHASE_HALTED)
+        await client.clear_emergency(halt.emergency.emergency_id, "no fire")
+        await until_phase(client, TRAINER_PHASE_TRAINING)
