@@ -88,7 +88,8 @@ def estimate_cost(
     """
     with FakeTensorMode():
         module = descriptor.build(site_shape, parameters)
-        state = {name: _cast(tensor, dtype) for name, tensor in module.state_dict(keep_vars=True).items()}
+        tensors = (*module.named_parameters(), *module.named_buffers())
+        state = {name: _cast(tensor, dtype) for name, tensor in tensors}
         x = torch.empty((1, *site_shape[1:]), dtype=dtype, requires_grad=True)
         kept = _KeptBytes([*state.values(), x])
         with saved_tensors_hooks(kept.pack, kept.unpack):

@@ -26,6 +26,12 @@ class Sleeper(nn.Module):
         self.delay = delay
         self.calls = 0
 
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
     def good(self, x: Tensor) -> Tensor:
         return self.out(torch.relu(self.conv(x)))
 

@@ -148,10 +148,12 @@ class Run:
         batch_size: int = 16,
         data: Any = None,
         probe_data: Callable[[int], Sequence[Batch]] | None = None,
+        make_optimizers: Callable[[nn.Module], Any] = TorchOptimizers,
+        **executor_options: Any,
     ) -> None:
         torch.manual_seed(random_seed)
         self.model = model if model is not None else ConvHost()
-        self.optimizers = TorchOptimizers(self.model)
+        self.optimizers = make_optimizers(self.model)
         self.autocast, self.clip, self.batch_size = autocast, clip, batch_size
         self.rng = torch.get_rng_state()
         self.data = data or Data()
@@ -160,7 +162,7 @@ class Run:
         self.step_number = 0
         self.losses: list[Tensor] = []
         self.advices: list[StepAdvice] = []
-        held_out = Data(torch.Generator().manual_seed(9))
+        held_out = self.held_out = Data(torch.Generator().manual_seed(9))
         sample = Data(torch.Generator().manual_seed(11)).draw(8)
         self.host = Host(
             model=self.model,
@@ -181,6 +183,7 @@ class Run:
             report=self.events.append,
             clock=self.clock,
             random_seed=random_seed,
+            **executor_options,
         )
 
     def forward(self, inputs: Any) -> Tensor:
@@ -208,19 +211,25 @@ class Run:
             executor.before_step(step)
         self.model.train()
         loss = self.host.loss(self.host.forward(batch[0]), batch[1])
-        loss.backward()
+        self.backward_host(loss)
         advice = executor.after_backward(step, batch, loss) if active else StepAdvice.STEP
         self.advices.append(advice)
-        if advice is StepAdvice.STEP:
-            if self.clip:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            self.optimizers.host.step()
-        self.optimizers.host.zero_grad()
+        self.update_host(advice)
         self.losses.append(loss.detach())
         if active:
             executor.after_step(step)
         else:
             executor.tick_idle(step)
+
+    def backward_host(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def update_host(self, advice: StepAdvice) -> None:
+        if advice is StepAdvice.STEP:
+            if self.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            self.optimizers.host.step()
+        self.optimizers.host.zero_grad()
 
     def steps(self, count: int) -> None:
         for _ in range(count):

@@ -24,8 +24,7 @@ def resumed(run: Run, settings: object) -> Run:
         other.optimizers.seeds[seed_id].load_state_dict(copy.deepcopy(optimizer.state_dict()))
     other.rng = run.rng.clone()
     other.data.generator.set_state(run.data.generator.get_state())
-    held_out = run.host.probe_batches.__closure__[0].cell_contents  # type: ignore[attr-defined]
-    other.host.probe_batches.__closure__[0].cell_contents.generator.set_state(held_out.generator.get_state())  # type: ignore[attr-defined]
+    other.held_out.generator.set_state(run.held_out.generator.get_state())
     other.step_number = run.step_number
     other.losses = [loss.clone() for loss in run.losses]
     other.clock.now_s = run.clock.now_s
