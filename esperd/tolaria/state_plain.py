@@ -159,10 +159,7 @@ class Encoder:
 
 
 class Decoder:
-    """The way back; `used` counts the tensors that were asked for.
-
-    Malformed values raise KeyError, TypeError, ValueError, RuntimeError or RecursionError: the caller knows the source.
-    """
+    """The way back; `used` names the tensors that were asked for. Malformed values raise whatever they lead to."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors
