@@ -5,6 +5,7 @@ starts this very command for whoever asks it for an export, and reads what came 
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ from esperd.oona.checkpoints.store import CheckpointStore
 if TYPE_CHECKING:
     from esperd.tolaria.export import Exported
 
+BACKGROUND = 10
+"""How far an export gives way to the daemon that asked for it, as `nice` counts."""
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -51,6 +54,8 @@ def run_export(wish: Wish, *, as_json: bool, answer: Path | None) -> None:
     Raises:
         EsperdError: of the configuration, task, device, checkpoint and export entries.
     """
+    if answer is not None:
+        os.nice(BACKGROUND)
     before = signal.signal(signal.SIGTERM, _leave)  # so that half an export goes away
     try:
         exported = _export(wish)

@@ -40,7 +40,10 @@ def serve(file: Path, overrides: tuple[str, ...], new_run: bool) -> int:
     from esperd.config.load import load_settings
     from esperd.weatherlight.serve import serve as run_daemon
 
-    return run_daemon(load_settings(file, overrides), file.absolute().parent, new_run=new_run)
+    file = file.absolute()
+    export_command = [sys.executable, "-P", "-m", "esperd.cli.main", "export", str(file)]
+    export_command += [f"--set={override}" for override in overrides]
+    return run_daemon(load_settings(file, overrides), file.parent, new_run=new_run, export_command=export_command)
 
 
 @esperd.command()

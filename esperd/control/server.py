@@ -24,6 +24,8 @@ from esperd.control.condition import ConditionBoard
 from esperd.control.emergency_service import EmergencyService
 from esperd.control.entrance import Entrance, Gate
 from esperd.control.event_pump import EventPump
+from esperd.control.export_process import ExportProcess
+from esperd.control.exports import ExportDesk
 from esperd.control.health import SERVICE as HEALTH_SERVICE
 from esperd.control.health import HealthService
 from esperd.control.identity import ServerIdentity
@@ -89,11 +91,13 @@ class ControlServer:
         log: structlog.stdlib.BoundLogger,
         store: CheckpointStore | None = None,
         unsettled: Sequence[CommandRecord] | None = None,
+        export_command: Sequence[str] = (),
     ) -> None:
         """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`.
 
         `store` holds the run's checkpoints; None means that there are none. `unsettled` are the commands without an
         outcome of earlier starts, which the trainer will carry out; None means that this start begins the run.
+        `export_command` starts an export, up to its options; empty means that none can be made.
         """
         self._port = port
         self._journal = journal
@@ -150,6 +154,7 @@ class ControlServer:
             port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
         )
         self._checkpoints = CheckpointService(port=port, store=store, settings=settings.checkpoints)
+        self._exports = ExportDesk(port=port, store=store, process=ExportProcess(export_command, log))
         self._pump = EventPump(
             port=port,
             recorder=self._recorder,
@@ -201,6 +206,7 @@ class ControlServer:
         self._pump.take_all()
         await self._recorder.flush(min(grace_s, FLUSH_S))
         self._commands.end_waits()
+        await self._exports.close()
         self._sessions.drain()
         self._telemetry.drain()
         self._state.feed.close("draining")
@@ -319,6 +325,7 @@ class ControlServer:
                 global_step=lambda: port.snapshot().run.global_step,
             ),
             self._checkpoints,
+            self._exports,
             self._telemetry,
             HealthService(self.conditions, names),
             ReflectionService([*names, HEALTH_SERVICE, *REFLECTION_SERVICES]),

@@ -94,6 +94,7 @@ _ROWS = (
     ("E-RBK-003", "ROLLBACK_FAILED", "INTERNAL", "The state could not be restored: {detail}.", "Training stands still; restart the daemon, which goes on from its newest checkpoint."),
     ("E-EXP-001", "EXPORT_UNSETTLED", "FAILED_PRECONDITION", "Seeds are not settled: {detail}.", "Wait until they are fossilized or culled, or leave live seeds out (--without-live-seeds)."),
     ("E-EXP-002", "EXPORT_FAILED", "FAILED_PRECONDITION", "The model could not be exported: {detail}.", "Read the log of the export, or use the other format."),
+    ("E-EXP-003", "EXPORT_BUSY", "RESOURCE_EXHAUSTED", "The checkpoint {checkpoint_id} is being exported.", "Wait until that is done."),
     ("E-SRV-001", "DRAINING", "UNAVAILABLE", "The daemon is shutting down.", "Connect again after the time in RetryInfo."),
     ("E-SRV-002", "JOURNAL_UNAVAILABLE", "UNAVAILABLE", "The journal cannot be written: {detail}.", "Free disk space; the command was not accepted, so send it again."),
     ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Restart the daemon to go on with a run that failed; begin another with esperd serve FILE --new-run."),

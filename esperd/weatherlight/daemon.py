@@ -6,7 +6,7 @@ Main thread, on the event loop; never touches torch. In call order: startup, mai
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -54,13 +54,21 @@ class Daemon:
     """One daemon with one run; `run` lives as long as the daemon does."""
 
     def __init__(
-        self, settings: Settings, search_path: Path, directory: RunDirectory, log: BoundLogger, *, new_run: bool
+        self,
+        settings: Settings,
+        search_path: Path,
+        directory: RunDirectory,
+        log: BoundLogger,
+        *,
+        new_run: bool,
+        export_command: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self._search_path = search_path
         self._directory = directory
         self._log = log
         self._new_run = new_run
+        self._export_command = export_command
         self._started_unix_s = time.time()
         self._identity: Identity = make_identity(settings, self._started_unix_s)
         self._store: CheckpointStore
@@ -145,6 +153,7 @@ class Daemon:
             log=self._log,
             store=self._store,
             unsettled=unsettled,
+            export_command=self._export_command,
         )
         addresses = await self._server.start()
         self._log.info("serving", addresses=addresses, daemon_id=identity.daemon_id, run_id=identity.run_id)

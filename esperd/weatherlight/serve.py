@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -23,10 +24,11 @@ SWITCH_INTERVAL_S = 0.001
 40 ms late beside a busy trainer, 1 ms makes it 10 (measured; design research, control plane, section 3)."""
 
 
-def serve(settings: Settings, search_path: Path, *, new_run: bool = False) -> int:
+def serve(settings: Settings, search_path: Path, *, new_run: bool = False, export_command: Sequence[str] = ()) -> int:
     """Run the daemon, which goes on with its directory's run, if there is one and no `new_run` is wanted.
 
-    `search_path` is where the task's module is looked for first. Returns the exit status.
+    `search_path` is where the task's module is looked for first; `export_command` starts an export of this
+    configuration, up to its options. Returns the exit status.
 
     Raises:
         EsperdError: the daemon could not be started (directory, journal, key ring, address, a run that does not fit).
@@ -35,7 +37,7 @@ def serve(settings: Settings, search_path: Path, *, new_run: bool = False) -> in
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory = RunDirectory(Path(settings.run.directory))
     try:
-        daemon = Daemon(settings, search_path, directory, log, new_run=new_run)
+        daemon = Daemon(settings, search_path, directory, log, new_run=new_run, export_command=export_command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status, is_by_sigint = runner.run(daemon.run())
     finally:

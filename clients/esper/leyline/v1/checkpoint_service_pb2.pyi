@@ -6,12 +6,22 @@ from esper.leyline.v1 import state_pb2 as _state_pb2
 from esper.leyline.v1 import vocabulary_pb2 as _vocabulary_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPORT_FORMAT_UNSPECIFIED: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_SAFETENSORS: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_TORCH_EXPORT: _ClassVar[ExportFormat]
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat
+EXPORT_FORMAT_SAFETENSORS: ExportFormat
+EXPORT_FORMAT_TORCH_EXPORT: ExportFormat
 
 class Checkpoint(_message.Message):
     __slots__ = ("checkpoint_id", "run_id", "kind", "timeline", "global_step", "epoch", "is_good", "num_bytes", "num_parameters", "write_time", "note", "task", "pause_ms", "sequence", "revision", "journal_revision", "esperd_version", "torch_version")
@@ -156,3 +166,35 @@ class PruneCheckpointsResponse(_message.Message):
     removed: _containers.RepeatedCompositeFieldContainer[Checkpoint]
     num_kept: int
     def __init__(self, removed: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., num_kept: _Optional[int] = ...) -> None: ...
+
+class ExportCheckpointRequest(_message.Message):
+    __slots__ = ("envelope",)
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    envelope: _envelope_pb2.SignedEnvelope
+    def __init__(self, envelope: _Optional[_Union[_envelope_pb2.SignedEnvelope, _Mapping]] = ...) -> None: ...
+
+class ExportCheckpointPayload(_message.Message):
+    __slots__ = ("checkpoint_id", "run_id", "format", "without_live_seeds", "directory", "reason")
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_LIVE_SEEDS_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    checkpoint_id: str
+    run_id: str
+    format: ExportFormat
+    without_live_seeds: bool
+    directory: str
+    reason: str
+    def __init__(self, checkpoint_id: _Optional[str] = ..., run_id: _Optional[str] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., without_live_seeds: _Optional[bool] = ..., directory: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ExportCheckpointResponse(_message.Message):
+    __slots__ = ("directory", "files", "how_to_load")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    HOW_TO_LOAD_FIELD_NUMBER: _ClassVar[int]
+    directory: str
+    files: _containers.RepeatedCompositeFieldContainer[CheckpointFile]
+    how_to_load: str
+    def __init__(self, directory: _Optional[str] = ..., files: _Optional[_Iterable[_Union[CheckpointFile, _Mapping]]] = ..., how_to_load: _Optional[str] = ...) -> None: ...

@@ -55,6 +55,11 @@ class CheckpointServiceStub:
                 request_serializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsRequest.SerializeToString,
                 response_deserializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.ExportCheckpoint = channel.unary_unary(
+                '/esper.leyline.v1.CheckpointService/ExportCheckpoint',
+                request_serializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointRequest.SerializeToString,
+                response_deserializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class CheckpointServiceServicer:
@@ -91,6 +96,17 @@ class CheckpointServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCheckpoint(self, request, context):
+        """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
+        the daemon's code. A process of its own does it, so that training goes on; one at a time: another one is refused
+        with EXPORT_BUSY. Give the call time; it ends the export when it is cancelled. Asking again for what is there
+        already gives it again. Refused with EXPORT_UNSETTLED while a seed is live, unless live seeds are to be left out.
+        Signed; the payload is an ExportCheckpointPayload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CheckpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +129,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.PruneCheckpoints,
                     request_deserializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsRequest.FromString,
                     response_serializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsResponse.SerializeToString,
+            ),
+            'ExportCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCheckpoint,
+                    request_deserializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointRequest.FromString,
+                    response_serializer=esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +245,33 @@ class CheckpointService:
             '/esper.leyline.v1.CheckpointService/PruneCheckpoints',
             esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsRequest.SerializeToString,
             esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.PruneCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/esper.leyline.v1.CheckpointService/ExportCheckpoint',
+            esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointRequest.SerializeToString,
+            esper_dot_leyline_dot_v1_dot_checkpoint__service__pb2.ExportCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

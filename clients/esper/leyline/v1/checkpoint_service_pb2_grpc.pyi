@@ -45,6 +45,13 @@ class CheckpointServiceStub:
     """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
     PruneCheckpointsPayload.
     """
+    ExportCheckpoint: _grpc.UnaryUnaryMultiCallable[_checkpoint_service_pb2.ExportCheckpointRequest, _checkpoint_service_pb2.ExportCheckpointResponse]
+    """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
+    the daemon's code. A process of its own does it, so that training goes on; one at a time: another one is refused
+    with EXPORT_BUSY. Give the call time; it ends the export when it is cancelled. Asking again for what is there
+    already gives it again. Refused with EXPORT_UNSETTLED while a seed is live, unless live seeds are to be left out.
+    Signed; the payload is an ExportCheckpointPayload.
+    """
 
 @_typing.type_check_only
 class CheckpointServiceAsyncStub(CheckpointServiceStub):
@@ -62,6 +69,13 @@ class CheckpointServiceAsyncStub(CheckpointServiceStub):
     PruneCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.PruneCheckpointsRequest, _checkpoint_service_pb2.PruneCheckpointsResponse]  # type: ignore[assignment]
     """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
     PruneCheckpointsPayload.
+    """
+    ExportCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.ExportCheckpointRequest, _checkpoint_service_pb2.ExportCheckpointResponse]  # type: ignore[assignment]
+    """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
+    the daemon's code. A process of its own does it, so that training goes on; one at a time: another one is refused
+    with EXPORT_BUSY. Give the call time; it ends the export when it is cancelled. Asking again for what is there
+    already gives it again. Refused with EXPORT_UNSETTLED while a seed is live, unless live seeds are to be left out.
+    Signed; the payload is an ExportCheckpointPayload.
     """
 
 class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,6 +115,19 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_checkpoint_service_pb2.PruneCheckpointsResponse, _abc.Awaitable[_checkpoint_service_pb2.PruneCheckpointsResponse]]:
         """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
         PruneCheckpointsPayload.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportCheckpoint(
+        self,
+        request: _checkpoint_service_pb2.ExportCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checkpoint_service_pb2.ExportCheckpointResponse, _abc.Awaitable[_checkpoint_service_pb2.ExportCheckpointResponse]]:
+        """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
+        the daemon's code. A process of its own does it, so that training goes on; one at a time: another one is refused
+        with EXPORT_BUSY. Give the call time; it ends the export when it is cancelled. Asking again for what is there
+        already gives it again. Refused with EXPORT_UNSETTLED while a seed is live, unless live seeds are to be left out.
+        Signed; the payload is an ExportCheckpointPayload.
         """
 
 def add_CheckpointServiceServicer_to_server(servicer: CheckpointServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,81 @@
+"""Exports that are asked for from outside: what is allowed, and the words of the command line for it.
+
+Event loop only. The work is done by a process (`export_process`); the checkpoint is only looked up here.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+
+from esper.leyline.v1 import checkpoint_service_pb2 as pb
+
+from esperd.bridge.bridge import TrainerPort
+from esperd.control.call import Call, Route, Shape
+from esperd.control.entrance import parse
+from esperd.control.export_process import ExportProcess
+from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
+from esperd.leyline.errors import EsperdError
+from esperd.oona.checkpoints.store import CheckpointStore
+
+MAX_PATH_BYTES = 4096
+_METHOD = "/esper.leyline.v1.CheckpointService/ExportCheckpoint"
+_FORMATS: Mapping[int, str] = {
+    pb.EXPORT_FORMAT_SAFETENSORS: "safetensors",
+    pb.EXPORT_FORMAT_TORCH_EXPORT: "torch-export",
+}
+
+
+class ExportDesk:
+    """Serves CheckpointService.ExportCheckpoint."""
+
+    def __init__(self, *, port: TrainerPort, store: CheckpointStore | None, process: ExportProcess) -> None:
+        """`store` is None for a daemon that keeps no checkpoints."""
+        self._port = port
+        self._store = store
+        self._process = process
+
+    def routes(self) -> Iterable[Route]:
+        """What is served here."""
+        yield Route(_METHOD, Shape.UNARY, pb.ExportCheckpointRequest, self.export_checkpoint)
+
+    async def close(self) -> None:
+        """End the export that runs, if one does, and take no more."""
+        await self._process.close()
+
+    async def export_checkpoint(self, _: Call, data: bytes) -> pb.ExportCheckpointResponse:
+        """Have a checkpoint exported and say what was written."""
+        asked = parse(pb.ExportCheckpointPayload, data)
+        _check(asked)
+        run_id = asked.run_id or self._port.snapshot().run.run_id
+        if self._store is None:
+            raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=asked.checkpoint_id)
+        await asyncio.to_thread(partial(self._store.get, asked.checkpoint_id, run_id))
+        answer = await self._process.run(asked.checkpoint_id, _options(asked, run_id))
+        return pb.ExportCheckpointResponse(
+            directory=answer.directory,
+            files=[pb.CheckpointFile(name=f.name, num_bytes=f.num_bytes, sha256=f.sha256) for f in answer.files],
+            how_to_load=answer.how_to_load,
+        )
+
+
+def _check(asked: pb.ExportCheckpointPayload) -> None:
+    rules = Rules(reason="REQUEST_INVALID")
+    rules.text("checkpoint_id", asked.checkpoint_id, MAX_ID_BYTES, required=True)
+    rules.text("run_id", asked.run_id, MAX_ID_BYTES)
+    rules.text("directory", asked.directory, MAX_PATH_BYTES)
+    rules.text("reason", asked.reason, MAX_REASON_BYTES)
+    rules.need(asked.format in _FORMATS, "format", "is required, as one that this daemon knows")
+    is_path = PurePosixPath(asked.directory).is_absolute() and "\0" not in asked.directory
+    rules.need(not asked.directory or is_path, "directory", "must be an absolute path")
+    rules.check()
+
+
+def _options(asked: pb.ExportCheckpointPayload, run_id: str) -> list[str]:
+    """Every value in one word with its option, so that none can be taken for another option."""
+    options = [f"--format={_FORMATS[asked.format]}", f"--checkpoint={asked.checkpoint_id}", f"--run={run_id}"]
+    if asked.directory:
+        options.append(f"--output={asked.directory}")
+    if asked.without_live_seeds:
+        options.append("--without-live-seeds")
+    return options
