@@ -71,14 +71,13 @@ def check(file: Path, overrides: tuple[str, ...], output: str) -> None:
 @click.option("--run", "run_id", default="", metavar="ID", help="Of which run; any if not given.")
 @click.option("--without-live-seeds", is_flag=True, help="Leave seeds out that are neither fossilized nor culled.")
 @click.option(
-    "--output",
-    "directory",
+    "--directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where the files go, a new directory; exports/RUN/CHECKPOINT-FORMAT of the run directory if not given.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where the exported model is to compute.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print the result.")
 @click.option("--answer", type=click.Path(path_type=Path), hidden=True, help="Write what came of it into this file.")
 def export(
     file: Path,
@@ -89,14 +88,14 @@ def export(
     without_live_seeds: bool,
     directory: Path | None,
     device: str,
-    as_json: bool,
+    output: str,
     answer: Path | None,
 ) -> None:
     """Write the model of a checkpoint, with what has grown in it, as files that load without esperd."""
     from esperd.cli.export import Wish, run_export
 
     wish = Wish(file, overrides, format_name, checkpoint_id, run_id, without_live_seeds, directory, device)
-    run_export(wish, as_json=as_json, answer=answer)
+    run_export(wish, as_json=output == "json", answer=answer)
 
 
 @esperd.command()

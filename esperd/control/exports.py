@@ -75,7 +75,7 @@ def _options(asked: pb.ExportCheckpointPayload, run_id: str) -> list[str]:
     """Every value in one word with its option, so that none can be taken for another option."""
     options = [f"--format={_FORMATS[asked.format]}", f"--checkpoint={asked.checkpoint_id}", f"--run={run_id}"]
     if asked.directory:
-        options.append(f"--output={asked.directory}")
+        options.append(f"--directory={asked.directory}")
     if asked.without_live_seeds:
         options.append("--without-live-seeds")
     return options

@@ -59,6 +59,12 @@ PRUNE_CHECKPOINTS = Call(
     checkpoint.PruneCheckpointsResponse,
     checkpoint.PruneCheckpointsPayload,
 )
+EXPORT_CHECKPOINT = Call(
+    "CheckpointService/ExportCheckpoint",
+    checkpoint.ExportCheckpointRequest,
+    checkpoint.ExportCheckpointResponse,
+    checkpoint.ExportCheckpointPayload,
+)
 GET_SERVER_INFO = Call("ServerService/GetServerInfo", server.GetServerInfoRequest, server.GetServerInfoResponse)
 WATCH_SERVER_STATE = Call(
     "ServerService/WatchServerState", server.WatchServerStateRequest, server.WatchServerStateResponse

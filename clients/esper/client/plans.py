@@ -40,6 +40,9 @@ MAX_WAIT_S = 20.0
 VERIFY_S = 600.0
 """How long a verification may take, unless the client is told otherwise: the files are read whole."""
 
+EXPORT_S = 600.0
+"""The same for an export, which loads the run in a process of its own."""
+
 NewId = Callable[[], str]
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -134,6 +137,27 @@ def prune_checkpoints(
     """Remove checkpoints."""
     payload = checkpoint_pb.PruneCheckpointsPayload(run_id=run_id, keep=keep, dry_run=dry_run, reason=reason)
     return Plan(calls.PRUNE_CHECKPOINTS, payload)
+
+
+def export_checkpoint(
+    checkpoint_id: str,
+    as_format: checkpoint_pb.ExportFormat,
+    run_id: str,
+    without_live_seeds: bool,
+    directory: str,
+    reason: str,
+    timeout_s: float,
+) -> Plan[checkpoint_pb.ExportCheckpointResponse]:
+    """Export one checkpoint."""
+    payload = checkpoint_pb.ExportCheckpointPayload(
+        checkpoint_id=checkpoint_id,
+        run_id=run_id,
+        format=as_format,
+        without_live_seeds=without_live_seeds,
+        directory=directory,
+        reason=reason,
+    )
+    return Plan(calls.EXPORT_CHECKPOINT, payload, waits_s=timeout_s)
 
 
 def write_checkpoint(note: str, reason: str, request_id: str) -> AdaptationCommand:

@@ -208,6 +208,27 @@ class Client(Connection):
         """
         return self._carry_out(plans.prune_checkpoints(keep, run_id, dry_run, reason))
 
+    def export_checkpoint(
+        self,
+        checkpoint_id: str,
+        as_format: checkpoint_pb.ExportFormat,
+        *,
+        run_id: str = "",
+        without_live_seeds: bool = False,
+        directory: str = "",
+        reason: str = "",
+        timeout_s: float = plans.EXPORT_S,
+    ) -> checkpoint_pb.ExportCheckpointResponse:
+        """Have the model of a checkpoint written, fossilized seeds folded in, as files that load without the daemon.
+
+        They go into a new directory on the daemon's machine: `directory` (absolute), or one below its run directory.
+        Refused while a seed is live, unless live seeds are to be left out.
+        """
+        plan = plans.export_checkpoint(
+            checkpoint_id, as_format, run_id, without_live_seeds, directory, reason, timeout_s
+        )
+        return self._carry_out(plan)
+
     def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:
         """Submit at most 256 commands: all are accepted, or none; empty request_ids are filled in."""
         return self._carry_out(plans.submit_batch(commands, self._signer.new_id))
