@@ -15,6 +15,7 @@ from esperd.control.rules import Rules
 from esperd.control.state_board import StateBoard, draining_bytes
 from esperd.control.streams import follow, resume_token
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.restore_points import is_on, lineage
 from esperd.leyline.views import Snapshot, TimelineEvent, TransitionEvent
 from esperd.leyline.vocabulary import Stage
 from esperd.oona.feed_values import Compacted, Delivery, FeedPolicy, ResumeToken
@@ -51,7 +52,7 @@ class StateService:
         rules.check()
         story = await self._story(seed_id)
         snapshot = self._port.snapshot()
-        seed = _present(seed_id, snapshot) or _gone(seed_id, story)
+        seed = _present(seed_id, snapshot) or _gone(seed_id, story, snapshot)
         if seed is None:
             raise EsperdError("SEED_UNKNOWN", seed_id=seed_id)
         transitions = [shown.transition(event) for event in story]
@@ -134,7 +135,8 @@ class StateService:
         stories: dict[int, list[TransitionEvent]] = {}
         for event in await self._story(0):
             stories.setdefault(event.seed_id, []).append(event)
-        found = [_gone(seed_id, story) for seed_id, story in stories.items()]
+        snapshot = self._port.snapshot()
+        found = [_gone(seed_id, story, snapshot) for seed_id, story in stories.items()]
         return [seed for seed in found if seed is not None]
 
     async def _story(self, seed_id: int) -> list[TransitionEvent]:
@@ -166,15 +168,18 @@ def _present(seed_id: int, snapshot: Snapshot) -> state_pb2.SeedState | None:
     return next(iter(shown.seeds(views, snapshot)), None)
 
 
-def _gone(seed_id: int, story: list[TransitionEvent]) -> state_pb2.SeedState | None:
-    """What the journal knows of a seed that the trainer has let go."""
+def _gone(seed_id: int, story: list[TransitionEvent], snapshot: Snapshot) -> state_pb2.SeedState | None:
+    """What the journal knows of a seed that the trainer has let go, or that a rollback has left behind."""
     if not story:
         return None
-    last = story[-1]
+    steps = lineage(snapshot.timelines, snapshot.run.timeline)
+    lived = [event for event in story if is_on(steps, event.timeline, event.global_step)]
+    last = lived[-1] if lived else story[-1]
     return state_pb2.SeedState(
         seed_id=str(seed_id),
-        stage=shown.wire(last.target),
+        stage=shown.wire(last.target if lived else Stage.UNKNOWN),
         site=last.site,
         blueprint_id=last.blueprint_id,
-        germinated_step=story[0].global_step,
+        germinated_step=(lived or story)[0].global_step,
+        note="" if lived else f"left behind on timeline {last.timeline} by a rollback",
     )

@@ -4,7 +4,7 @@ Any thread; pure. Timelines form a tree: a rollback leaves its timeline at the f
 way from the first timeline to the current one is the run's lineage; what was left behind is not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
@@ -24,6 +24,14 @@ def lineage(timelines: Iterable[TimelineView], timeline: int) -> dict[int, int |
         found[view.parent] = until
         view = known.get(view.parent)
     return found
+
+
+def is_on(steps: Mapping[int, int | None], timeline: int, global_step: int) -> bool:
+    """Whether a step of a timeline belongs to the history that `lineage` gave."""
+    if timeline not in steps:
+        return False
+    until = steps[timeline]
+    return until is None or global_step <= until
 
 
 def choose(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
@@ -54,7 +62,9 @@ def _named(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
 def _newest(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
     newest_step, what = _newest_step(command, snapshot)
     steps = lineage(snapshot.timelines, snapshot.run.timeline)
-    points = [point for point in snapshot.restore_points if point.is_good and _is_on(point, steps)]
+    points = [
+        point for point in snapshot.restore_points if point.is_good and is_on(steps, point.timeline, point.global_step)
+    ]
     fitting = [point for point in points if newest_step is None or point.global_step <= newest_step]
     if not fitting:
         raise EsperdError("ROLLBACK_TARGET", detail=f"no good state {what}")
@@ -68,10 +78,3 @@ def _newest_step(command: RollbackCommand, snapshot: Snapshot) -> tuple[int | No
     if seed is None:
         return None, "is there"
     return seed.germinated_step - 1, f"is older than seed {seed.seed_id} (germinated at step {seed.germinated_step})"
-
-
-def _is_on(point: RestorePoint, steps: dict[int, int | None]) -> bool:
-    if point.timeline not in steps:
-        return False
-    until = steps[point.timeline]
-    return until is None or point.global_step <= until

@@ -5,6 +5,7 @@ same on a terminal and in a pipe.
 """
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -29,14 +30,34 @@ def as_values(message: Message) -> dict[str, Any]:
 
 def show(message: Message, output: str, table: Callable[[], str]) -> None:
     """Print a message in the asked form."""
+    if output == "table":
+        click.echo(table())
+    else:
+        show_values(as_values(message), output)
+
+
+def show_values(values: Any, output: str) -> None:
+    """Print values as JSON or YAML; messages in them are in protobuf's JSON mapping already."""
     if output == "json":
-        click.echo(json.dumps(as_values(message), indent=2))
-    elif output == "yaml":
+        click.echo(json.dumps(values, indent=2))
+    else:
         import yaml
 
-        click.echo(yaml.safe_dump(as_values(message), sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        click.echo(table())
+        click.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be taken back.
+
+    Raises:
+        click.UsageError: there is nobody to ask, and `--yes` was not given.
+        click.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; say --yes to go on without a question")
+    click.confirm(question, abort=True, err=True)
 
 
 def columns(header: Sequence[str], rows: Sequence[Row], empty: str) -> str:
@@ -66,6 +87,14 @@ def _text(value: object) -> str:
 def number(value: float) -> str:
     """Four significant digits; `-` for what is not measured."""
     return "-" if value != value else f"{value:.4g}"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in short: 812 B, 6.2 kB, 1.4 GB."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= limit:
+            return f"{num_bytes / limit:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
 
 
 def count(value: float) -> str:

@@ -1,5 +1,6 @@
 """Commands that look: status, seeds, seed, sites, optimizers, info."""
 
+import time
 from typing import Any
 
 import click
@@ -22,7 +23,8 @@ def status(where: Where, output: str) -> None:
     def look() -> None:
         with where.client() as client:
             answer = client.run()
-        show(answer, output, lambda: tables.status(answer))
+            newest = next(iter(client.checkpoints(page_size=1).checkpoints), None)
+        show(answer, output, lambda: tables.status(answer, newest, time.time()))
 
     run_reporting(look)
 

@@ -1,14 +1,27 @@
 """The tables of esperctl: what of each message an operator wants to see first."""
 
+import re
 from collections.abc import Iterable
 
 from esper.ctl import words
+from esper.ctl.history import is_on, steps_until
 from esper.ctl.output import columns, count, duration, number, pairs
-from esper.leyline.v1 import command_pb2, run_service_pb2, server_service_pb2, state_pb2, state_service_pb2
+from esper.leyline.v1 import (
+    checkpoint_service_pb2,
+    command_pb2,
+    run_service_pb2,
+    server_service_pb2,
+    state_pb2,
+    state_service_pb2,
+)
+
+_CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-def status(answer: run_service_pb2.GetRunResponse) -> str:
-    """The run at a glance."""
+def status(
+    answer: run_service_pb2.GetRunResponse, newest: checkpoint_service_pb2.Checkpoint | None, now_unix_s: float
+) -> str:
+    """The run at a glance; `newest` is its newest checkpoint."""
     run = answer.run
     total = f" of {run.num_steps_total}" if run.num_steps_total else ""
     rows: list[tuple[str, object]] = [
@@ -17,7 +30,10 @@ def status(answer: run_service_pb2.GetRunResponse) -> str:
         ("phase", words.phase(run.phase)),
         ("stall", run.stall),
         ("failure", run.failure),
+        ("catching up", f"to step {run.catch_up_step}" if run.catch_up_step else ""),
         ("step", f"{run.global_step}{total} (epoch {run.epoch})"),
+        ("timeline", timeline_line(answer)),
+        ("resumed from", run.resumed_from),
         ("loss", f"train {number(run.train_loss)}, validation {number(run.val_loss)}"),
         ("metrics", ", ".join(f"{name} {number(value)}" for name, value in sorted(run.metrics.items()))),
         ("learning rate", f"{number(run.learning_rate)} ({run.lr_phase})"),
@@ -26,6 +42,8 @@ def status(answer: run_service_pb2.GetRunResponse) -> str:
         ("parameters", f"host {count(run.num_host_parameters)}, grown {count(run.num_grown_parameters)}"),
         ("training FLOPs", count(run.train_flops)),
         ("device", run.device),
+        ("newest good state", newest_good(answer)),
+        ("last checkpoint", last_checkpoint(newest, now_unix_s)),
         ("policy", answer.lease_principal or "none steers"),
         ("emergency", words.level(run.emergency_level)),
         ("revision", answer.revision),
@@ -33,6 +51,40 @@ def status(answer: run_service_pb2.GetRunResponse) -> str:
     rows += [("", f"{emergency.emergency_id}: {emergency_line(emergency)}") for emergency in answer.emergencies]
     rows += [("breaker", breaker_line(breaker)) for breaker in answer.breakers]
     return pairs(rows)
+
+
+def timeline_line(answer: run_service_pb2.GetRunResponse) -> str:
+    """The timeline, and where it came from."""
+    number = answer.run.timeline
+    one = next((found for found in answer.timelines if found.timeline == number), None)
+    if one is None or not one.parent:
+        return str(number or 1)
+    return f"{number}, from step {one.fork_step} of timeline {one.parent}"
+
+
+def newest_good(answer: run_service_pb2.GetRunResponse) -> str:
+    """The state to which the run would go back if something went wrong now."""
+    steps = steps_until(answer.timelines, answer.run.timeline)
+    found = [
+        point for point in answer.restore_points if point.is_good and is_on(steps, point.timeline, point.global_step)
+    ]
+    if not found:
+        return "none yet" if answer.restore_points else ""
+    return place(max(found, key=lambda point: (point.timeline, point.global_step)))
+
+
+def place(point: state_pb2.RestorePoint) -> str:
+    """A state and where it is kept."""
+    where = [*([f"checkpoint {point.checkpoint_id}"] if point.checkpoint_id else []), *(["memory"] * point.in_memory)]
+    return f"step {point.global_step} of timeline {point.timeline} ({' and '.join(where)})"
+
+
+def last_checkpoint(newest: checkpoint_service_pb2.Checkpoint | None, now_unix_s: float) -> str:
+    """The newest checkpoint and its age."""
+    if newest is None:
+        return "none yet"
+    age_s = max(0.0, now_unix_s - newest.write_time.ToNanoseconds() / 1e9)
+    return f"{newest.checkpoint_id}, {duration(age_s)} ago"
 
 
 def eta(run: state_pb2.Run) -> str:
@@ -199,7 +251,7 @@ def commands(found: Iterable[command_pb2.Command]) -> str:
             one.command_id,
             words.command_state(one.state),
             one.global_step or "-",
-            what(one.request) + (f" (seed {one.seed_id})" if one.seed_id and not one.request.target_seed_id else ""),
+            what(one) + (f" (seed {one.seed_id})" if one.seed_id and not one.request.target_seed_id else ""),
             one.principal,
             one.request.reason,
             one.error.reason,
@@ -209,8 +261,9 @@ def commands(found: Iterable[command_pb2.Command]) -> str:
     return columns(header, rows, "no commands")
 
 
-def what(request: command_pb2.AdaptationCommand) -> str:
-    """What a command asks, in a few words."""
+def what(command: command_pb2.Command) -> str:
+    """What a command asks, in a few words; of what has no request, its kind."""
+    request = command.request
     kind = request.WhichOneof("payload")
     if kind == "seed_operation":
         asked = request.seed_operation
@@ -227,7 +280,18 @@ def what(request: command_pb2.AdaptationCommand) -> str:
         return f"breaker {breaker.name} {words.breaker_state(breaker.desired_state)}"
     if kind == "run_control":
         return words.word(command_pb2.RunAction, request.run_control.action, "RUN_ACTION_")
-    return "-"
+    if kind == "checkpoint":
+        return "checkpoint"
+    if kind == "rollback":
+        return f"rollback to {rollback_target(request.rollback)}"
+    return _CAPITALS.sub(" ", command.kind).lower() or "-"
+
+
+def rollback_target(asked: command_pb2.CommandRollback) -> str:
+    """Where a rollback was to go."""
+    if asked.checkpoint_id:
+        return asked.checkpoint_id
+    return f"before seed {asked.before_seed_id}" if asked.before_seed_id else f"step {asked.global_step}"
 
 
 def info(found: server_service_pb2.GetServerInfoResponse) -> str:

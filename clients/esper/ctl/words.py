@@ -43,6 +43,11 @@ def level(value: int) -> str:
     return word(vocabulary_pb2.EmergencyLevel, value, "EMERGENCY_LEVEL_") if value else "none"
 
 
+def checkpoint_kind(value: int) -> str:
+    """`SCHEDULED` for CHECKPOINT_KIND_SCHEDULED."""
+    return word(vocabulary_pb2.CheckpointKind, value, "CHECKPOINT_KIND_")
+
+
 def breaker_state(value: int) -> str:
     """`OPEN` for CIRCUIT_BREAKER_STATE_OPEN."""
     return word(vocabulary_pb2.CircuitBreakerState, value, "CIRCUIT_BREAKER_STATE_")

@@ -5,13 +5,15 @@ It keeps what it was asked and answers with what a test put into it.
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint_pb
+from esper.leyline.v1 import checkpoint_service_pb2_grpc as checkpoint_grpc
 from esper.leyline.v1 import command_pb2 as commands
 from esper.leyline.v1 import command_service_pb2 as command_pb
 from esper.leyline.v1 import command_service_pb2_grpc as command_grpc
@@ -55,7 +57,7 @@ class SmallDaemon:
         self.run = state.Run(
             run_id="run-1", task="digits", phase=v.TRAINER_PHASE_TRAINING, global_step=405, num_steps_total=1500,
             train_loss=0.31, val_loss=0.29, metrics={"accuracy": 0.909}, learning_rate=0.003, lr_phase="stable",
-            samples_per_s=12345, step_ms=2.0,
+            samples_per_s=12345, step_ms=2.0, timeline=1,
         )  # fmt: skip
         self.seeds = [
             state.SeedState(
@@ -70,6 +72,20 @@ class SmallDaemon:
                 offers=[offer],
             )
         ]  # fmt: skip
+        self.stories: dict[str, list[state_pb.SeedTransition]] = {}
+        """Transitions of each seed, instead of the one that every seed has."""
+        self.timelines = [state.Timeline(timeline=1)]
+        self.restore_points: list[state.RestorePoint] = []
+        self.checkpoints: list[checkpoint_pb.Checkpoint] = []
+        """Newest first."""
+        self.problems: dict[str, list[str]] = {}
+        """What is wrong with which checkpoint."""
+        self.damaged: list[checkpoint_pb.DamagedCheckpoint] = []
+        self.prunings: list[checkpoint_pb.PruneCheckpointsPayload] = []
+        self.past: list[commands.Command] = []
+        """Commands of before, newest first."""
+        self.on_submit: Callable[[commands.AdaptationCommand], None] = lambda asked: None
+        """Called with every command that is accepted."""
         self.final_state = v.COMMAND_STATE_APPLIED
         self.final_error = commands.CommandError()
         self.refusal: EsperdError | None = None
@@ -118,6 +134,7 @@ class SmallDaemon:
         self.asked.append(asked)
         if asked.validate_only:
             return commands.Command(request=asked)
+        self.on_submit(asked)
         number = next(self._numbers)
         return commands.Command(
             command_id=f"c-{number}", state=v.COMMAND_STATE_ACCEPTED, request=asked, principal="operator"
@@ -128,7 +145,7 @@ class SmallDaemon:
         done = commands.Command()
         done.CopyFrom(command)
         done.state = self.final_state
-        done.global_step, done.revision = 406, 78
+        done.global_step, done.revision, done.timeline = 406, 78, 1
         done.error.CopyFrom(self.final_error)
         if done.request.seed_operation.operation == v.SEED_OPERATION_GERMINATE and not done.error.code:
             done.seed_id = "7"
@@ -156,7 +173,10 @@ class _Runs(run_grpc.RunServiceServicer):
             if not self.daemon.steps:
                 self.daemon.run.phase = v.TRAINER_PHASE_FINISHED
         breaker = state.CircuitBreaker(name="isolation", state=v.CIRCUIT_BREAKER_STATE_CLOSED)
-        return run_pb.GetRunResponse(run=self.daemon.run, revision=77, breakers=[breaker])
+        return run_pb.GetRunResponse(
+            run=self.daemon.run, revision=77, breakers=[breaker], timelines=self.daemon.timelines,
+            restore_points=self.daemon.restore_points,
+        )  # fmt: skip
 
     def StopRun(self, request: Any, context: Any) -> run_pb.StopRunResponse:  # noqa: N802
         payload = run_pb.StopRunPayload.FromString(self.daemon.admit(context, "RunService/StopRun", request.envelope))
@@ -184,6 +204,9 @@ class _Commands(command_grpc.CommandServiceServicer):
 
     def GetCommand(self, request: Any, context: Any) -> command_pb.GetCommandResponse:  # noqa: N802
         self.daemon.admit(context, "CommandService/GetCommand")
+        known = next((one for one in self.daemon.past if one.command_id == request.command_id), None)
+        if known is not None:
+            return command_pb.GetCommandResponse(command=known)
         asked = self.daemon.asked[-1] if self.daemon.asked else commands.AdaptationCommand(reason="because")
         command = commands.Command(command_id=request.command_id, request=asked, principal="operator")
         return command_pb.GetCommandResponse(command=self.daemon.settle(command))
@@ -191,6 +214,7 @@ class _Commands(command_grpc.CommandServiceServicer):
     def ListCommands(self, request: Any, context: Any) -> command_pb.ListCommandsResponse:  # noqa: N802
         self.daemon.admit(context, "CommandService/ListCommands")
         found = [commands.Command(command_id=f"c-{n}", request=asked) for n, asked in enumerate(self.daemon.asked, 1)]
+        found += [one for one in self.daemon.past if request.seed_id in ("", one.seed_id)]
         return command_pb.ListCommandsResponse(commands=found)
 
 
@@ -227,7 +251,12 @@ class _State(state_grpc.StateServiceServicer):
             source=v.SEED_STAGE_TRAINING, target=v.SEED_STAGE_BLENDING, global_step=400, cause="c-1", gate=gate
         )
         seed = next(seed for seed in self.daemon.seeds if seed.seed_id == request.seed_id)
-        return state_pb.GetSeedResponse(seed=seed, transitions=[step], revision=77)
+        steps = self.daemon.stories.get(request.seed_id, [step])
+        return state_pb.GetSeedResponse(seed=seed, transitions=steps, revision=77)
+
+    def ListTimelines(self, request: Any, context: Any) -> state_pb.ListTimelinesResponse:  # noqa: N802
+        self.daemon.admit(context, "StateService/ListTimelines")
+        return state_pb.ListTimelinesResponse(timelines=self.daemon.timelines)
 
     def ListSeeds(self, request: Any, context: Any) -> state_pb.ListSeedsResponse:  # noqa: N802
         self.daemon.admit(context, "StateService/ListSeeds")
@@ -242,6 +271,41 @@ class _State(state_grpc.StateServiceServicer):
         self.daemon.admit(context, "StateService/GetOptimizers")
         group = state.OptimizerGroup(owner="host", optimizer_type="AdamW", hyperparameters={"lr": 0.003})
         return state_pb.GetOptimizersResponse(groups=[group], revision=77)
+
+
+class _Checkpoints(checkpoint_grpc.CheckpointServiceServicer):
+    def __init__(self, daemon: SmallDaemon) -> None:
+        self.daemon = daemon
+
+    def ListCheckpoints(self, request: Any, context: Any) -> checkpoint_pb.ListCheckpointsResponse:  # noqa: N802
+        self.daemon.admit(context, "CheckpointService/ListCheckpoints")
+        start = int(request.page_token or 0)
+        end = start + (request.page_size or 50)
+        return checkpoint_pb.ListCheckpointsResponse(
+            checkpoints=self.daemon.checkpoints[start:end],
+            next_page_token=str(end) if end < len(self.daemon.checkpoints) else "",
+            memory_points=[point for point in self.daemon.restore_points if point.in_memory],
+            damaged=self.daemon.damaged,
+        )
+
+    def GetCheckpoint(self, request: Any, context: Any) -> checkpoint_pb.GetCheckpointResponse:  # noqa: N802
+        self.daemon.admit(context, "CheckpointService/GetCheckpoint")
+        found = next(one for one in self.daemon.checkpoints if one.checkpoint_id == request.checkpoint_id)
+        file = checkpoint_pb.CheckpointFile(name="state.json", num_bytes=12, sha256="0" * 64)
+        config = '{"run": {"task": "digits"}}'
+        return checkpoint_pb.GetCheckpointResponse(checkpoint=found, files=[file], config_json=config, directory="/c")
+
+    def VerifyCheckpoint(self, request: Any, context: Any) -> checkpoint_pb.VerifyCheckpointResponse:  # noqa: N802
+        self.daemon.admit(context, "CheckpointService/VerifyCheckpoint")
+        problems = self.daemon.problems.get(request.checkpoint_id, [])
+        return checkpoint_pb.VerifyCheckpointResponse(problems=problems, num_bytes=1_000)
+
+    def PruneCheckpoints(self, request: Any, context: Any) -> checkpoint_pb.PruneCheckpointsResponse:  # noqa: N802
+        payload = self.daemon.admit(context, "CheckpointService/PruneCheckpoints", request.envelope)
+        asked = checkpoint_pb.PruneCheckpointsPayload.FromString(payload)
+        self.daemon.prunings.append(asked)
+        going = self.daemon.checkpoints[asked.keep or 2 :]
+        return checkpoint_pb.PruneCheckpointsResponse(removed=going, num_kept=len(self.daemon.checkpoints) - len(going))
 
 
 class _Telemetry(telemetry_grpc.TelemetryServiceServicer):
@@ -306,6 +370,7 @@ def serving(daemon: SmallDaemon) -> Iterator[SmallDaemon]:
     command_grpc.add_CommandServiceServicer_to_server(_Commands(daemon), server)
     emergency_grpc.add_EmergencyServiceServicer_to_server(_Emergencies(daemon), server)
     state_grpc.add_StateServiceServicer_to_server(_State(daemon), server)
+    checkpoint_grpc.add_CheckpointServiceServicer_to_server(_Checkpoints(daemon), server)
     telemetry_grpc.add_TelemetryServiceServicer_to_server(_Telemetry(daemon), server)
     policy_grpc.add_PolicyServiceServicer_to_server(_Policies(daemon), server)
     server.add_insecure_port(daemon.address)

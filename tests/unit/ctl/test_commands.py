@@ -21,6 +21,7 @@ def ctl(daemon: SmallDaemon, *arguments: str) -> Result:
 READS = [
     ("status",), ("seeds",), ("seed", "1"), ("sites",), ("optimizers",), ("info",), ("log",), ("log", "--why"),
     ("command", "list"), ("command", "get", "c-1"), ("emergency", "list"), ("breaker", "list"), ("telemetry", "--list"),
+    ("timelines",), ("log", "--seed", "1", "--why"), ("checkpoint", "list"),
 ]  # fmt: skip
 
 
