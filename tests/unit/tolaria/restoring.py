@@ -26,7 +26,7 @@ SETTINGS = replace(
     embargo_steps=4,
     seed_warmup_steps=3,
     probe_units=32,
-    max_probe_units=256,
+    max_probe_units=1024,
 )
 
 MakeScheduler = Callable[[torch.optim.Optimizer], Any]
