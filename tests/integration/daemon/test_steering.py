@@ -98,7 +98,7 @@ async def test_stop_ends_the_run_and_not_the_daemon(start_daemon: StartDaemon) -
 
 
 async def test_a_command_of_a_killed_daemon_is_known_to_the_next(start_daemon: StartDaemon) -> None:
-    """The journal outlives SIGKILL: what was applied still says so."""
+    """The journal outlives SIGKILL: what was applied still says so, and still holds."""
     first = start_daemon()
     async with first.client() as client:
         await until_phase(client, TRAINER_PHASE_TRAINING)
@@ -107,6 +107,6 @@ async def test_a_command_of_a_killed_daemon_is_known_to_the_next(start_daemon: S
     first.wait()
     second = start_daemon()
     async with second.client() as client:
-        await until_phase(client, TRAINER_PHASE_TRAINING)
+        assert (await until_phase(client, TRAINER_PHASE_PAUSED)).run.global_step == paused.global_step
         known = await client.command(paused.command_id)
         assert known.state == COMMAND_STATE_APPLIED

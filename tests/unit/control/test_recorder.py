@@ -174,6 +174,46 @@ async def test_a_command_under_a_request_id_in_use_has_its_own_row_and_outcome(p
     }
 
 
+@pytest.mark.parametrize("num_failures", [0, 1])
+async def test_one_may_wait_for_a_commands_row(num_failures: int) -> None:
+    """True once it is durable; False at once when the disk refuses it, and when the time is over first."""
+    journal, heard = Held(), list[str]()
+    journal.num_failures = num_failures
+    writer = recorder_of(journal, heard)
+    writer.accept_later(command(1))
+    assert not await writer.wait_accepted("c1", 0.01)
+    waiting = asyncio.ensure_future(writer.wait_accepted("c1", 60.0))
+    await journal.is_asked.wait()
+    journal.is_open.set()
+    assert await waiting is (num_failures == 0)
+    await writer.flush(5.0)
+    assert await writer.wait_accepted("c1", 0.0)
+
+
+async def test_events_are_let_go_of_once_they_are_durable() -> None:
+    """Outcomes and records are named, with the journal's revision, after their commit and not before."""
+    journal = MemoryJournal()
+    durable: list[tuple[object, int]] = []
+    writer = Recorder(
+        journal=journal,
+        clock=lambda: 0.0,
+        sleep=lambda _: asyncio.sleep(0),
+        on_accepted=lambda _: None,
+        on_settled=lambda *_: None,
+        on_durable=lambda events, revision: durable.extend((event, revision) for event in events),
+        on_health=lambda _: None,
+        log=structlog.get_logger(),
+    )
+    writer.accept_later(command(1))
+    found, told = outcome(1), notice()
+    writer.settle_later(found)
+    writer.append_later(told)
+    assert durable == []
+    await writer.flush(5.0)
+    assert [id(event) for event, _ in durable] == [id(found), id(told)]
+    assert [revision for _, revision in durable] == [2, 3]
+
+
 async def test_the_writer_outlives_a_fault_of_its_own() -> None:
     """An error that nobody foresaw is logged and the rows are written at the next try."""
 

@@ -4,8 +4,17 @@ import hashlib
 import math
 
 from esperd.leyline.commands import Outcome, Refusal
-from esperd.leyline.views import Evidence, GateResult, NoticeEvent, TransitionEvent
+from esperd.leyline.views import (
+    CheckpointEvent,
+    Evidence,
+    GateResult,
+    NoticeEvent,
+    RunResumed,
+    TimelineEvent,
+    TransitionEvent,
+)
 from esperd.leyline.vocabulary import (
+    CheckpointKind,
     CommandState,
     EmergencyLevel,
     FieldReportOutcome,
@@ -84,6 +93,21 @@ def run_started() -> RunStarted:
 def run_finished() -> RunFinished:
     """A run that ended."""
     return RunFinished("run-1", TrainerPhase.FINISHED, 500, NOW_S, "", 3, 0.25, 0.5, {"accuracy": 0.75}, timeline=2)
+
+
+def run_resumed() -> RunResumed:
+    """A run that a later start picked up."""
+    return RunResumed("run-1", "t001-s000000500", 1, 500, 1_000_000, 999_000, NOW_S)
+
+
+def checkpoint() -> CheckpointEvent:
+    """A checkpoint on disk."""
+    return CheckpointEvent("t001-s000000500", CheckpointKind.SCHEDULED, 500, 1, 4096, 0.5, 12.5, NOW_S)
+
+
+def timeline() -> TimelineEvent:
+    """A rollback."""
+    return TimelineEvent(2, 1, 400, 510, "t001-s000000400", "loss_anomaly", (4, 5), (3,), 11, NOW_S)
 
 
 def audit(name: str = "1", decision: str = "OK") -> AuditEntry:

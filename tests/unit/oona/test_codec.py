@@ -20,6 +20,9 @@ def test_every_kind_of_record_comes_back_equal() -> None:
         samples.field_report(),
         samples.run_started(),
         samples.run_finished(),
+        samples.run_resumed(),
+        samples.checkpoint(),
+        samples.timeline(),
     ]
     for record in records:
         assert from_json(type(record), to_json(record)) == record

@@ -2,28 +2,40 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from esperd.leyline.commands import Outcome
-from esperd.leyline.vocabulary import CommandState
+from esperd.leyline.vocabulary import CommandState, TrainerPhase
 from esperd.oona.failures import DuplicateRecord, JournalUnavailable, PageTokenInvalid, RequestIdReused
 from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
-from esperd.oona.records import AcceptStatus, CommandQuery, HistoryQuery, HistoryRecord, RowKind, SettleStatus
+from esperd.oona.records import (
+    AcceptStatus,
+    CommandQuery,
+    HistoryQuery,
+    HistoryRecord,
+    RowKind,
+    SettleStatus,
+    outcome_of,
+)
 from esperd.oona.sqlite_journal import SqliteJournal
 from tests.unit.oona.samples import (
     NOW_S,
     applied,
     audit,
+    checkpoint,
     command,
     emergency,
     field_report,
     notice,
     rejected,
     run_finished,
+    run_resumed,
     run_started,
+    timeline,
     transition,
 )
 
@@ -148,14 +160,67 @@ async def test_recovery_leaves_the_commands_of_this_life_alone(journal: Journal)
     assert kept.state is CommandState.ACCEPTED
 
 
+async def test_commands_without_an_outcome_are_listed_as_they_came(journal: Journal) -> None:
+    """Oldest first, with where the run stood at their acceptance and the decision that they answer."""
+    third = replace(command("c"), accepted_step=40, decision_id="d-1")
+    await journal.accept([command("a"), command("b"), third])
+    await journal.settle([applied("b")], NOW_S)
+    first, last = await journal.unsettled()
+    assert (first.command_id, last.command_id) == ("command-a", "command-c")
+    assert (last.accepted_step, last.decision_id) == (40, "d-1")
+
+
+async def test_an_outcome_keeps_its_place_and_its_facts(journal: Journal) -> None:
+    """Timeline, number and the refusal's facts come back; they are part of what a later start must know."""
+    await journal.accept([replace(command("a"), accepted_step=40, decision_id="d-1")])
+    outcome = replace(rejected("a"), timeline=3, sequence=17)
+    await journal.settle([outcome], NOW_S)
+    kept = await journal.get_command("command-a")
+    assert kept is not None
+    assert outcome_of(kept) == outcome
+    assert (kept.accepted_step, kept.decision_id) == (40, "d-1")
+
+
+async def test_the_largest_state_revision_is_known(journal: Journal) -> None:
+    """Of outcomes, events and starts alike: a later start's revisions lie above all of them."""
+    assert await journal.last_state_revision() == 0
+    await journal.accept([command("a")])
+    await journal.settle([applied("a")], NOW_S)
+    assert await journal.last_state_revision() == 7
+    await journal.append(timeline(), notice(), field_report())
+    assert await journal.last_state_revision() == 11
+    await journal.append(run_resumed())
+    assert await journal.last_state_revision() == 1_000_000
+
+
+async def test_a_run_finishes_once_but_may_be_left_often(journal: Journal) -> None:
+    """Each start leaves its row; that it has finished is said once."""
+    left = replace(run_finished(), phase=TrainerPhase.STOPPING)
+    await journal.append(left)
+    await journal.append(left, replace(left, phase=TrainerPhase.FAILED))
+    await journal.append(run_finished())
+    with pytest.raises(DuplicateRecord):
+        await journal.append(run_finished())
+
+
 async def test_history_comes_back_as_it_was(journal: Journal) -> None:
     """Every kind of record survives, gate evidence with infinities and bytes included, in the order written."""
-    records: list[HistoryRecord] = [run_started(), transition(), notice(), emergency(), field_report(), run_finished()]
+    records: list[HistoryRecord] = [
+        run_started(),
+        transition(),
+        notice(),
+        emergency(),
+        field_report(),
+        checkpoint(),
+        timeline(),
+        run_resumed(),
+        run_finished(),
+    ]
     last = await journal.append(*records)
     page = await journal.list_history(HistoryQuery())
     assert [row.record for row in page.rows] == records
-    assert [row.journal_revision for row in page.rows] == [1, 2, 3, 4, 5, 6]
-    assert last == journal.revision == 6
+    assert [row.journal_revision for row in page.rows] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert last == journal.revision == 9
 
 
 async def test_history_can_be_narrowed(journal: Journal) -> None:
