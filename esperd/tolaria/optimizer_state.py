@@ -76,9 +76,7 @@ def save_schedule(scheduler: Scheduler | None) -> dict[str, Any] | None:
 
 
 def load_schedule(scheduler: Scheduler | None, saved: Mapping[str, Any] | None) -> None:
-    """Put a schedule where it was. Raises ValueError when one was saved and the task has none now, or the reverse."""
-    if (scheduler is None) != (saved is None):
-        raise ValueError(f"the task has {'no' if scheduler is None else 'a'} scheduler now, unlike when it was saved")
+    """Put a schedule where it was."""
     if scheduler is not None and saved is not None:
         scheduler.load_state_dict(_copied(saved))
 

@@ -97,6 +97,11 @@ class Optimizers:
             self._scaler.update()
         self.host.zero_grad(set_to_none=True)
 
+    def clear_gradients(self) -> None:
+        """Forget every gradient, the host's and the seeds': of a step that could not be done."""
+        for optimizer in (self.host, *(seed.optimizer for seed in self._seeds.values())):
+            optimizer.zero_grad(set_to_none=True)
+
     def note_validation(self, loss: float) -> None:
         """Tell a ReduceLROnPlateau the validation loss."""
         if self._plateau is not None:
@@ -328,8 +333,9 @@ class Optimizers:
             raise ValueError(
                 f"optimizers of seeds {sorted(state['seeds'])} were saved, {sorted(self._seeds)} are there"
             )
-        if (self._scaler is None) != (state["scaler"] is None):
-            raise ValueError("a gradient scaler (fp16) is in use now, or was when it was saved, but not both")
+        for what, now in (("schedule", self.scheduler), ("scaler", self._scaler)):
+            if (now is None) != (state[what] is None):
+                raise ValueError(f"a {what} is in use now, or was when the state was saved, but not both")
         seeds = [kept["optimizer"] for kept in state["seeds"].values()]
         saved = [tuple(name) for kept in (state["host"], *seeds) for group in kept["members"] for name in group]
         if sorted(saved) != sorted(parameters):
