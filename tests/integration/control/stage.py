@@ -56,6 +56,7 @@ from esperd.leyline.vocabulary import (
     TrainerPhase,
     TrainingMode,
 )
+from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.sqlite_journal import SqliteJournal
 
 COST = Cost(100, 1000, 2000, 400)
@@ -268,6 +269,7 @@ async def open_stage(
     phase: TrainerPhase = TrainerPhase.PAUSED,
     ring: str | None = RING,
     monotonic: Callable[[], float] = time.monotonic,
+    store: CheckpointStore | None = None,
 ) -> AsyncIterator[Theatre]:
     """Build it, serve, and leave nothing behind."""
     settings = Settings(
@@ -296,6 +298,7 @@ async def open_stage(
         clock=time.time,
         monotonic=monotonic,
         log=structlog.get_logger(),
+        store=store,
     )
     bound = await server.start()
     trainer.start()
