@@ -25,7 +25,7 @@ FORMATS = {
 @click.option("--format", "format_name", type=click.Choice(list(FORMATS)), required=True,
               help="Weights with the source of the model, or one file for torch.export.load.")  # fmt: skip
 @click.option("--checkpoint", "checkpoint_id", default="", metavar="CHECKPOINT",
-              help="Which; if not given, one of the next safe point is made, of a finished run the last one taken.")  # fmt: skip
+              help="Which; if not given, one is made now, or a finished run's last is taken.")  # fmt: skip
 @click.option("--run", "run_id", default="", metavar="RUN", help="The run of CHECKPOINT, if not the current one.")
 @click.option("--without-live-seeds", is_flag=True, help="Leave out seeds that are neither fossilized nor culled.")
 @click.option("--directory", type=click.Path(path_type=Path), metavar="DIR",

@@ -55,9 +55,13 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise click.UsageError("there is no terminal to ask on; say --yes to go on without a question")
     click.confirm(question, abort=True, err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def columns(header: Sequence[str], rows: Sequence[Row], empty: str) -> str:

@@ -214,7 +214,8 @@ class _Commands(command_grpc.CommandServiceServicer):
     def ListCommands(self, request: Any, context: Any) -> command_pb.ListCommandsResponse:  # noqa: N802
         self.daemon.admit(context, "CommandService/ListCommands")
         found = [commands.Command(command_id=f"c-{n}", request=asked) for n, asked in enumerate(self.daemon.asked, 1)]
-        found += [one for one in self.daemon.past if request.seed_id in ("", one.seed_id)]
+        past = [one for one in self.daemon.past if request.seed_id in ("", one.seed_id)]
+        found += [one for one in past if request.state in (v.COMMAND_STATE_UNSPECIFIED, one.state)]
         return command_pb.ListCommandsResponse(commands=found)
 
 
