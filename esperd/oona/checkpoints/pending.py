@@ -21,7 +21,7 @@ from esperd.leyline.failpoints import failpoint
 from esperd.oona.checkpoints.manifest import MANIFEST_NAME, FileEntry, Manifest, is_valid_file_name, to_json
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 8 << 20
 
 
 class CheckpointFile:
@@ -51,10 +51,11 @@ class CheckpointFile:
         try:
             rest = view
             while rest:
-                rest = rest[os.write(self._descriptor, rest[:_CHUNK_BYTES]) :]
+                num_bytes = os.write(self._descriptor, rest[:_CHUNK_BYTES])
+                self._num_bytes += num_bytes
+                rest = rest[num_bytes:]
         except OSError as error:
             raise write_failed(error, self._path.name) from error
-        self._num_bytes += len(view)
 
     def __enter__(self) -> Self:
         return self

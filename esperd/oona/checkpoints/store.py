@@ -76,12 +76,8 @@ class CheckpointStore(CheckpointReader):
 
     def prune(self, rule: Retention, protect: Collection[str] = (), run_id: str = "") -> tuple[str, ...]:
         """Remove, in each run, what the rule lets go; the ids, oldest first. Raises EsperdError CHECKPOINT_FAILED."""
-        removed = []
-        for run in self._runs(run_id):
-            for checkpoint in removable(self.list(run.name), rule, protect):
-                self._remove(checkpoint.path)
-                removed.append(checkpoint.manifest.checkpoint_id)
-        return tuple(removed)
+        going = [c for run in self._runs(run_id) for c in removable(self.list(run.name), rule, protect)]
+        return tuple(c.manifest.checkpoint_id for c in going if self._remove(c.path))
 
     def remove(self, checkpoint_id: str, run_id: str = "") -> None:
         """Remove one, sound or not. Raises EsperdError CHECKPOINT_UNKNOWN or CHECKPOINT_FAILED."""
@@ -97,14 +93,18 @@ class CheckpointStore(CheckpointReader):
         """Let another process own the directory."""
         self._lock.release()
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, path: Path) -> bool:
+        """False when somebody else has just removed it."""
         hidden = self._hidden_path(path.name)
         try:
             path.rename(hidden)
             sync_directory(path.parent)
+        except FileNotFoundError:
+            return False
         except OSError as error:
             raise write_failed(error, path.name) from error
         shutil.rmtree(hidden, ignore_errors=True)
+        return True
 
     def _hidden_path(self, checkpoint_id: str) -> Path:
         return self.directory / f"{_HIDDEN}{os.getpid()}-{next(self._numbers)}-{checkpoint_id}"
