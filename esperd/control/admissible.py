@@ -48,7 +48,8 @@ def check_state(asked: Asked, snapshot: Snapshot, now_unix_s: float, *, is_seed_
     elif isinstance(payload, HyperparameterCommand | ResetOptimizerCommand):
         if payload.seed_id and _find(snapshot, payload.seed_id) is None:
             raise EsperdError("OPTIMIZER_TARGET", target=f"seed:{payload.seed_id}")
-    elif isinstance(payload, RollbackCommand):
+    elif isinstance(payload, RollbackCommand) and asked.apply_at == _AT_ONCE:
+        # Which states there are at a later step nobody knows yet.
         _check_rollback(payload, snapshot)
     elif isinstance(payload, BreakerCommand) and all(found.name != payload.name for found in snapshot.breakers):
         raise EsperdError("BREAKER_UNKNOWN", name=payload.name)

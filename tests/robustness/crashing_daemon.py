@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -122,11 +123,18 @@ def _kill(name: str) -> None:
 
 
 def _enospc(name: str) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    raise _as_met(name, errno.ENOSPC, "database or disk is full")
 
 
 def _eio(name: str) -> None:
-    raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+    raise _as_met(name, errno.EIO, "disk I/O error")
+
+
+def _as_met(name: str, number: int, words: str) -> Exception:
+    """The disk's error as code at that place meets it: the journal's comes through SQLite."""
+    if name.startswith("journal."):
+        return sqlite3.OperationalError(words)
+    return OSError(number, os.strerror(number), name)
 
 
 _ACTIONS: dict[str, Callable[[str], None]] = {"exit": _exit, "kill": _kill, "enospc": _enospc, "eio": _eio}

@@ -29,6 +29,8 @@ class CommandRow:
     """The step that the client asked for, 0 if none."""
     operation: int = 0
     """Number of the seed operation, 0 if it is none."""
+    payload: bytes = b""
+    """What was signed; of a batch the one command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ def _command(row: sqlite3.Row) -> CommandRow:
         accepted_step=row["accepted_step"],
         apply_at_step=asked.apply_at.global_step,
         operation=asked.seed_operation.operation,
+        payload=asked.SerializeToString() if asked.request_id else row["payload"],
     )
 
 

@@ -118,7 +118,7 @@ def _restart_begins_anew(history: History) -> History:
 
 def _one_step_late(history: History) -> History:
     dated = {row.command_id for row in history.commands if row.apply_at_step > row.accepted_step}
-    late = next(row for row in history.outcomes if row.command_id in dated and row.sequence)
+    late = next(row for row in history.outcomes if row.command_id in dated and row.state == _APPLIED)
     return replace(
         history,
         outcomes=tuple(
@@ -129,7 +129,7 @@ def _one_step_late(history: History) -> History:
 
 def _one_step_early(history: History) -> History:
     dated = {row.command_id for row in history.commands if row.apply_at_step > row.accepted_step}
-    early = next(row for row in reversed(history.outcomes) if row.command_id in dated and row.sequence)
+    early = next(row for row in reversed(history.outcomes) if row.command_id in dated and row.state == _APPLIED)
     return replace(
         history,
         outcomes=tuple(

@@ -16,7 +16,7 @@ from esper.client.errors import LeylineError, Unreachable
 from esper.client.sync import Client
 from esper.leyline.v1.command_pb2 import Command
 from esper.leyline.v1.run_service_pb2 import GetRunResponse
-from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FAILED, TRAINER_PHASE_FINISHED
+from esper.leyline.v1.vocabulary_pb2 import COMMAND_STATE_ACCEPTED, TRAINER_PHASE_FAILED, TRAINER_PHASE_FINISHED
 
 from esperd.cli.keys import make_key_pair
 from tests.robustness import small_task
@@ -102,7 +102,7 @@ class Performance:
                 self._make(request)
             pause = pause_after(number)
             if pause:
-                self._settle(pause)
+                self.settle(pause)
                 self._learn(act)
         self.until_finished()
 
@@ -110,7 +110,7 @@ class Performance:
         """Look until the run is over; the daemon stays up."""
         self.until(lambda run: run.run.phase == TRAINER_PHASE_FINISHED)
         for label in self.known.command_ids:
-            self._settle(label)
+            self.settle(label)
 
     def until(self, holds: Callable[[GetRunResponse], bool]) -> GetRunResponse:
         """Look at the run until this holds."""
@@ -143,7 +143,7 @@ class Performance:
             case Ask(label, _, message, is_awaited):
                 self.submit(label, lambda client: client.submit(message(self.known)))
                 if is_awaited:
-                    self._settle(label)
+                    self.settle(label)
             case RaiseAsk(label, level):
                 raised = self.call(lambda client: client.raise_emergency(level, label, request_id=label))  # type: ignore[arg-type]
                 self.emergency_ids[label] = raised.emergency.emergency_id
@@ -154,7 +154,7 @@ class Performance:
                 self.answers.append(Answer(label))
             case CancelAsk(label, target):
                 self.call(lambda client: self._cancel(client, self.known.command_ids[target], label))
-                self._settle(target)
+                self.settle(target)
 
     def submit(self, label: str, send: Callable[[Client], Command]) -> Command:
         """Send a request until it is accepted."""
@@ -171,27 +171,29 @@ class Performance:
             if error.reason != "COMMAND_NOT_CANCELLABLE":  # an earlier attempt has arrived
                 raise
 
-    def _settle(self, label: str) -> Command:
+    def settle(self, label: str) -> Command:
         """Wait for the outcome of a command."""
         deadline_s = time.monotonic() + ANSWER_S
         command_id = self.known.command_ids[label]
         while True:
             command = self.call(lambda client: client.command(command_id, wait_s=1.0))
-            if command.state > 1:
-                self._note_told(command)
+            if command.state > COMMAND_STATE_ACCEPTED:
+                self.note(command)
                 if command.seed_id and label.startswith("germinate"):
                     self.known.seed_ids[label] = command.seed_id
                 return command
             assert time.monotonic() < deadline_s, f"{label} has no outcome\n{self.log}"
 
-    def _note_told(self, command: Command) -> None:
-        self.told.append(Told(command.command_id, command.state, command.global_step))
+    def note(self, command: Command) -> None:
+        """Keep what a client was told of a command's outcome."""
+        if command.state > COMMAND_STATE_ACCEPTED:
+            self.told.append(Told(command.command_id, command.state, command.global_step))
 
     def _learn(self, act: Sequence[Request]) -> None:
         """Note what the next act names: seeds that have germinated, checkpoints that were written."""
         for request in act:
             if request.kind == "germinate":
-                self._settle(request.label)
+                self.settle(request.label)
         for point in self.look().restore_points:
             if point.checkpoint_id:
                 self.known.checkpoint_ids[point.global_step] = point.checkpoint_id

@@ -19,6 +19,7 @@ _MODULES = (
     "numpy",
     "torch",
     "torch.optim.lr_scheduler",
+    "torch._inductor.config",  # what asking for determinism loads
     "safetensors.torch",
     "esperd.weatherlight.serve",
     "esperd.tolaria.start",

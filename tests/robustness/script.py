@@ -150,11 +150,15 @@ def _germinate(label: str, step: int, site: str, blueprint_id: str, **more: obje
 
 
 def _seed(label: str, kind: str, step: int, germination: str, operation: SeedOperation, **more: object) -> Ask:
-    def message(known: Known) -> AdaptationCommand:
-        asked = CommandSeedOperation(operation=operation, **more)  # type: ignore[arg-type]
-        return _message(label, step, target_seed_id=known.seed_ids[germination], seed_operation=asked)
+    return Ask(label, kind, lambda known: seed_message(label, known.seed_ids[germination], operation, step, **more))
 
-    return Ask(label, kind, message)
+
+def seed_message(
+    label: str, seed_id: str, operation: SeedOperation, step: int = 0, **more: object
+) -> AdaptationCommand:
+    """A command about one seed; `more` are fields of the operation."""
+    asked = CommandSeedOperation(operation=operation, **more)  # type: ignore[arg-type]  # its fields by name
+    return _message(label, step, target_seed_id=seed_id, seed_operation=asked)
 
 
 def _rate(label: str, kind: str, step: int, target: Callable[[Known], str], rate: float) -> Ask:
@@ -249,7 +253,7 @@ ACTS: tuple[tuple[Request, ...], ...] = (
     (
         _rollback("back-before-seed", "rollback_seed", 122,
                   lambda known: CommandRollback(before_seed_id=known.seed_ids["germinate-5"])),
-        _germinate("germinate-6", 124, "0", "residual_mlp"),
+        _germinate("germinate-6", 124, "4", "residual_mlp"),
         _run("pause-5", "pause", 126, RUN_ACTION_PAUSE),
         _resume(5),
     ),
@@ -259,8 +263,8 @@ ACTS: tuple[tuple[Request, ...], ...] = (
         _breaker("open", 154, CIRCUIT_BREAKER_STATE_OPEN),
         _breaker("close", 158, CIRCUIT_BREAKER_STATE_CLOSED),
         _checkpoint("keep-that", 160),
+        _seed("cull-6", "cull", 162, "germinate-6", SEED_OPERATION_CULL),
         _rollback("back-again", "rollback_step", 164, lambda _: CommandRollback(global_step=160)),
-        _seed("cull-6", "cull", 168, "germinate-6", SEED_OPERATION_CULL),
         _run("stop", "stop", 176, RUN_ACTION_STOP),
         _resume(6),
     ),

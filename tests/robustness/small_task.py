@@ -4,6 +4,8 @@ Copied beside a daemon's configuration; imports nothing of the tests. BatchNorm 
 shuffled data draw random numbers, AdamW keeps moments, and the scheduler moves the learning rate.
 """
 
+import time
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -13,8 +15,11 @@ from esperd.tolaria.data import TensorBatches
 from esperd.tolaria.task import Task
 
 
-def build(loader: bool = False, batch_size: int = 16) -> Task:
-    """A regression that a narrow host cannot learn well and a seed can; `loader` feeds it by a shuffling DataLoader."""
+def build(loader: bool = False, batch_size: int = 16, step_s: float = 0.0) -> Task:
+    """A regression that a narrow host cannot learn well and a seed can.
+
+    `loader` feeds it by a shuffling DataLoader; `step_s` makes its steps longer, as a larger model's would be.
+    """
     generator = torch.Generator().manual_seed(1)
     rows = torch.randn(512, 6, generator=generator)
     directions = torch.linalg.qr(torch.randn(6, 2, generator=generator)).Q
@@ -28,6 +33,8 @@ def build(loader: bool = False, batch_size: int = 16) -> Task:
     if loader:
         data = TensorDataset(rows[:256], values[:256])
         train = DataLoader(data, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(3))
+    if step_s:
+        optimizer.register_step_post_hook(lambda *_: time.sleep(step_s))
     return Task(
         model=model,
         optimizer=optimizer,

@@ -142,12 +142,14 @@ def timelines_fork(history: History) -> Violations:
         elif row.fork_step < 0 or row.fork_step > max(_last_step(history, row.parent), row.left_step):
             wrong.append(f"timeline {row.timeline} forks at step {row.fork_step} outside of {row.parent}")
         opened[row.timeline] = row.fork_step
-    for event in (*history.transitions, *history.outcomes):
+    events: tuple[TransitionRow | OutcomeRow, ...] = (*history.transitions, *history.outcomes)
+    for event in events:
         if event.timeline not in opened:
             wrong.append(f"{event} lies in no timeline")
         elif event.global_step < opened[event.timeline]:
             wrong.append(f"{event} lies before its timeline forked")
-    ordered = [row.timeline for row in history.outcomes if row.sequence]
+    late = {row.command_id for row in history.commands if row.kind == "checkpoint"}  # answered when it is durable
+    ordered = [row.timeline for row in history.outcomes if row.sequence and row.command_id not in late]
     wrong += [f"an outcome of timeline {b} after one of {a}" for a, b in pairwise(ordered) if b < a]
     wrong += [f"a transition of timeline {b} after one of {a}" for a, b in
               pairwise([row.timeline for row in history.transitions]) if b < a]  # fmt: skip

@@ -8,7 +8,7 @@ from esper.leyline.v1 import command_pb2
 from esperd.control.admissible import check_state
 from esperd.control.asked import Asked, read_command
 from esperd.control.errors import InvalidRequest
-from esperd.leyline.commands import CheckpointCommand, RollbackCommand
+from esperd.leyline.commands import ApplyAt, CheckpointCommand, RollbackCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RestorePoint
 from esperd.leyline.vocabulary import RollbackTier, TrainerPhase
@@ -85,3 +85,9 @@ def test_a_rollback_needs_a_state_to_go_to() -> None:
         except EsperdError as refused:
             found = refused.reason
         assert found == reason, payload
+
+
+def test_a_rollback_at_a_later_step_is_left_to_the_trainer() -> None:
+    """Which states there will be then, nobody knows at acceptance."""
+    later = Asked("r", RollbackCommand(global_step=49), apply_at=ApplyAt(global_step=900))
+    check_state(later, first_snapshot(), 1.8e9, is_seed_busy=False)
