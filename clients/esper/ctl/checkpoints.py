@@ -42,12 +42,12 @@ def create(where: Where, note: str, reason: str, request_id: str, no_wait: bool,
             done = client.checkpoint(
                 note=note, reason=reason, request_id=request_id, wait=not no_wait, timeout_s=timeout_s
             )
-            found = _made_by(client, done)
+            found = made_by(client, done)
         if output == "table":
             click.echo(f"checkpoint {found.checkpoint_id} of step {found.global_step}" if found else command_line(done))
         else:
             show_values({"command": as_values(done), "checkpoint": as_values(found) if found else None}, output)
-        _raise_unless_written(done, no_wait=no_wait, timeout_s=timeout_s)
+        raise_unless_written(done, no_wait=no_wait, timeout_s=timeout_s)
 
     run_reporting(send)
 
@@ -132,6 +132,32 @@ def prune(where: Where, keep: int | None, dry_run: bool, yes: bool, reason: str,
     run_reporting(_prune, where, keep or 0, dry_run, yes, reason, run_id, output)
 
 
+def made_by(client: "Client", done: command_pb2.Command) -> checkpoint_service_pb2.Checkpoint | None:
+    """The checkpoint that a command made."""
+    if done.state != vocabulary_pb2.COMMAND_STATE_APPLIED:
+        return None
+    place = (vocabulary_pb2.CHECKPOINT_KIND_REQUESTED, done.timeline, done.global_step)
+    page = client.checkpoints(page_size=200)
+    return next((one for one in page.checkpoints if (one.kind, one.timeline, one.global_step) == place), None)
+
+
+def raise_unless_written(done: command_pb2.Command, *, no_wait: bool, timeout_s: float) -> None:
+    """A checkpoint that is not on disk is an error for whoever waits.
+
+    Raises:
+        Failed: with the daemon's own words.
+    """
+    if done.state == vocabulary_pb2.COMMAND_STATE_APPLIED:
+        return
+    if done.state != vocabulary_pb2.COMMAND_STATE_ACCEPTED:
+        raise Failed(done.error.message or f"the command is {words.command_state(done.state)}")
+    if not no_wait:
+        raise Failed(
+            f"the checkpoint is not on disk after {timeout_s:g} s. "
+            f"Look again with esperctl command get {done.command_id}."
+        )
+
+
 def _prune(where: Where, keep: int, dry_run: bool, yes: bool, reason: str, run_id: str, output: str) -> None:
     with where.client() as client:
         if not yes:
@@ -143,27 +169,6 @@ def _prune(where: Where, keep: int, dry_run: bool, yes: bool, reason: str, run_i
             confirm("Remove them?", yes=False)
         done = client.prune_checkpoints(keep=keep, run_id=run_id, dry_run=dry_run, reason=reason)
     show(done, output, lambda: tables.pruned(done, "would go" if dry_run else "removed"))
-
-
-def _made_by(client: "Client", done: command_pb2.Command) -> checkpoint_service_pb2.Checkpoint | None:
-    """The checkpoint that a command made."""
-    if done.state != vocabulary_pb2.COMMAND_STATE_APPLIED:
-        return None
-    place = (vocabulary_pb2.CHECKPOINT_KIND_REQUESTED, done.timeline, done.global_step)
-    page = client.checkpoints(page_size=200)
-    return next((one for one in page.checkpoints if (one.kind, one.timeline, one.global_step) == place), None)
-
-
-def _raise_unless_written(done: command_pb2.Command, *, no_wait: bool, timeout_s: float) -> None:
-    if done.state == vocabulary_pb2.COMMAND_STATE_APPLIED:
-        return
-    if done.state != vocabulary_pb2.COMMAND_STATE_ACCEPTED:
-        raise Failed(done.error.message or f"the command is {words.command_state(done.state)}")
-    if not no_wait:
-        raise Failed(
-            f"the checkpoint is not on disk after {timeout_s:g} s. "
-            f"Look again with esperctl command get {done.command_id}."
-        )
 
 
 def _names(client: "Client", run_id: str) -> tuple[list[str], Sequence[checkpoint_service_pb2.DamagedCheckpoint]]:
