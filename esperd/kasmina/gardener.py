@@ -97,20 +97,13 @@ class Gardener:
     ) -> None:
         """Take a seed out at once; its site is embargoed unless the seed was only withdrawn or outdone."""
         garden = self._garden
-        slot, settings = garden.slot_of(seed), garden.settings
-        source = seed.stage
+        slot, source = garden.slot_of(seed), seed.stage
         slot.discard(seed)
         failpoint("surgery.middle")
         garden.optimizers.drop_seed(seed.seed_id)
         until_step, until_s = step, 0.0
         if blocks:
-            failures = slot.site.failures.get(seed.plan.blueprint_id, 0) + 1
-            slot.site.failures[seed.plan.blueprint_id] = failures
-            until_step = step + settings.embargo_steps * 2 ** (failures - 1)
-            if settings.embargo_s > 0.0:  # else no clock decides anything
-                until_s = garden.clock() + settings.embargo_s * 2 ** (failures - 1)
-            slot.site.embargoed_until_step = max(slot.site.embargoed_until_step, until_step)
-            slot.site.embargoed_until_unix_s = max(slot.site.embargoed_until_unix_s, until_s)
+            until_step, until_s = self.embargo(slot, seed.plan.blueprint_id, step)
         seed.note = seed.note or by.cause
         seed.enter(Stage.CULLED, step, by.cause)
         if gate is not None:
@@ -127,7 +120,9 @@ class Gardener:
         failures = site.failures.get(blueprint_id, 0) + 1
         site.failures[blueprint_id] = failures
         until_step = step + settings.embargo_steps * 2 ** (failures - 1)
-        until_s = self._garden.clock() + settings.embargo_s * 2 ** (failures - 1)
+        until_s = 0.0
+        if settings.embargo_s > 0.0:  # else no clock decides anything
+            until_s = self._garden.clock() + settings.embargo_s * 2 ** (failures - 1)
         site.embargoed_until_step = max(site.embargoed_until_step, until_step)
         site.embargoed_until_unix_s = max(site.embargoed_until_unix_s, until_s)
         return until_step, until_s

@@ -1,15 +1,19 @@
 """Commands at the safe point: which are due, in what order, and the one outcome that each of them gets.
 
 Training thread only. Order inside one safe point: halt, rollback, structural, scalar; inside each, operators before
-policies, and then as they came. What a command does is the trainer's affair (`apply`).
+policies, and then as they came. What a command does is the trainer's affair (`apply`). After a restart the commands of
+the journal come first, each at the safe point where it had taken effect, and new ones wait until history is through.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
+from typing import Protocol
 
 from esperd.bridge.bridge import Bridge
 from esperd.leyline.commands import (
     BreakerCommand,
+    CheckpointCommand,
     Command,
     EmergencyCommand,
     HyperparameterCommand,
@@ -19,27 +23,53 @@ from esperd.leyline.commands import (
     Refusal,
     ResetOptimizerCommand,
     ResumeCommand,
+    RollbackCommand,
     SeedCommand,
     StopCommand,
 )
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.failpoints import failpoint
 from esperd.leyline.vocabulary import CommandState
+from esperd.oona.past import PastCommand
+from esperd.tolaria.catch_up import START, CatchUp, Position
+from esperd.tolaria.orders import PENDING
 from esperd.tolaria.state import Publisher
 
-_HALT, _STRUCTURAL, _SCALAR = 0, 2, 3
-"""Ranks; 1 is where a rollback belongs: after a halt, before anything that it would undo."""
+_HALT, _ROLLBACK, _STRUCTURAL, _SCALAR = 0, 1, 2, 3
 
 _RANKS: dict[type, int] = {
     EmergencyCommand: _HALT,
     BreakerCommand: _HALT,
     PolicyPresence: _HALT,
+    RollbackCommand: _ROLLBACK,
     SeedCommand: _STRUCTURAL,
     ResetOptimizerCommand: _STRUCTURAL,
     HyperparameterCommand: _SCALAR,
     PauseCommand: _SCALAR,
     ResumeCommand: _SCALAR,
     StopCommand: _SCALAR,
+    CheckpointCommand: _SCALAR,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A command in the trainer's hands, and the position before which it must not take effect."""
+
+    command: Command
+    floor: Position = START
+
+
+class Faults(Protocol):
+    """Who hears of commands that went wrong."""
+
+    def fault(self, command: Command, error: Exception) -> None:
+        """It met an exception that is no refusal."""
+        ...
+
+    def diverged(self, command: Command, detail: str) -> None:
+        """One of the journal did not do again what it had done."""
+        ...
 
 
 class Dispatcher:
@@ -50,78 +80,173 @@ class Dispatcher:
         bridge: Bridge,
         publisher: Publisher,
         apply: Callable[[Command], int],
-        on_fault: Callable[[Command, Exception], None],
+        is_held: Callable[[], bool],
+        faults: Faults,
         clock: Callable[[], float],
     ) -> None:
-        """`apply` carries out one command and returns the id of the seed it concerns (0: none), or raises EsperdError
-        having changed nothing; `on_fault` hears of any other exception.
+        """Make a dispatcher.
+
+        Args:
+            bridge: where commands come from and outcomes go.
+            publisher: counts revisions.
+            apply: carries out one command and returns the id of the seed it concerns (0: none) or PENDING, or raises
+                EsperdError having changed nothing.
+            is_held: whether only emergencies may take effect now (a rollback is under way).
+            faults: hears of commands that went wrong.
+            clock: Unix seconds.
         """
         self._bridge = bridge
         self._publisher = publisher
         self._apply = apply
-        self._on_fault = on_fault
+        self._is_held = is_held
+        self._faults = faults
         self._clock = clock
-        self._deferred: list[Command] = []
+        self._waiting: list[_Waiting] = []
         self._decision_revisions: dict[str, int] = {}
+        self._repeated: set[str] = set()
+        self._catch_up: CatchUp | None = None
+        self.sequence = 0
+        """Number of the last outcome given, over all starts of the run."""
 
-    def has_work(self, step: int, *, epoch_ended: bool) -> bool:
+    def resume(self, catch_up: CatchUp, unsettled: Sequence[PastCommand], sequence: int) -> None:
+        """Take over what the journal holds: the past to repeat, and accepted commands that have no outcome yet."""
+        self._catch_up = catch_up
+        self._waiting = [_Waiting(past.command, _floor(past, catch_up.horizon)) for past in unsettled]
+        self._bridge.box.num_deferred = len(self._waiting)
+        self.sequence = sequence
+
+    def end_catch_up(self) -> None:
+        """History is through: new commands may take effect."""
+        self._catch_up = None
+
+    def has_work(self, position: Position, *, epoch_ended: bool) -> bool:
         """Whether this safe point has anything to do; costs three length checks while nothing waits."""
         if self._bridge.has_mail:
             return True
-        if not self._deferred:
+        if self._catch_up is not None and self._catch_up.has(position):
+            return True
+        if not self._waiting:
             return False
         now = self._clock()
-        return any(_is_due(c, step, epoch_ended) or _is_expired(c, now) for c in self._deferred)
+        return any(self._is_due(w, position, epoch_ended) or _is_expired(w.command, now) for w in self._waiting)
 
-    def run(self, step: int, *, epoch_ended: bool) -> None:
+    def run(self, position: Position, *, epoch_ended: bool) -> None:
         """One safe point: settle every command that is due, expired or cancelled, and publish what changed."""
+        if self._catch_up is not None:
+            self._repeat(self._catch_up.take(position))
         cancelled = self._bridge.take_cancellations()
-        waiting = self._deferred + self._bridge.box.take()
-        self._deferred = []
+        waiting = self._waiting + [_Waiting(command) for command in self._bridge.box.take()]
+        self._waiting = []
         now = self._clock()
         outcomes: list[Outcome] = []
-        due: list[Command] = []
-        for command in waiting:
+        due: list[_Waiting] = []
+        for item in waiting:
+            command = item.command
             if command.command_id in cancelled:
-                outcomes.append(self._refused(command, CommandState.CANCELLED, EsperdError("COMMAND_CANCELLED"), step))
+                outcomes.append(self._refused(command, CommandState.CANCELLED, EsperdError("COMMAND_CANCELLED")))
             elif _is_expired(command, now):
-                outcomes.append(self._refused(command, CommandState.EXPIRED, EsperdError("COMMAND_EXPIRED"), step))
-            elif _is_due(command, step, epoch_ended):
-                due.append(command)
+                outcomes.append(self._refused(command, CommandState.EXPIRED, EsperdError("COMMAND_EXPIRED")))
+            elif self._is_due(item, position, epoch_ended):
+                due.append(item)
             else:
-                self._deferred.append(command)
-        self._bridge.box.num_deferred = len(self._deferred)
-        outcomes += self._carry_out(due, step)
+                self._waiting.append(item)
+        outcomes += self._carry_out(due)
+        self._bridge.box.num_deferred = len(self._waiting)
         if outcomes:
             self._publisher.publish()
-        for outcome in outcomes:
-            self._bridge.settle(outcome)
+        self._tell(outcomes)
 
-    def take_deferred(self) -> list[Command]:
+    def finish(self, command: Command, position: Position, error: EsperdError | None = None) -> None:
+        """Settle a command that was PENDING; `position` is that of the safe point where it was asked."""
+        if command.command_id in self._repeated:
+            self._repeated.discard(command.command_id)
+            if error is not None:
+                self._faults.diverged(command, error.message)
+            return
+        if error is None:
+            outcome = self._outcome(command, CommandState.APPLIED, position, self._publisher.bump())
+        else:
+            state = CommandState.FAILED if error.reason == "ROLLBACK_FAILED" else CommandState.REJECTED
+            outcome = self._refused(command, state, error)
+        self._publisher.publish()
+        self._tell([outcome])
+
+    def take_waiting(self) -> list[Command]:
         """Everything still waiting for its time; for the end of the run."""
-        deferred, self._deferred = self._deferred, []
+        waiting, self._waiting = self._waiting, []
         self._bridge.box.num_deferred = 0
-        return deferred
+        return [item.command for item in waiting]
 
-    def _carry_out(self, due: list[Command], step: int) -> list[Outcome]:
+    def _repeat(self, commands: Sequence[PastCommand]) -> None:
+        """Do again what was done here; the outcomes are in the journal already."""
+        for past in commands:
+            command, recorded = past.command, past.outcome
+            assert recorded is not None  # only settled commands are repeated
+            self._repeated.add(command.command_id)
+            try:
+                seed_id = self._apply(command)
+            except Exception as error:  # noqa: BLE001 - what it was the first time: a fault of one command
+                self._repeated.discard(command.command_id)
+                if recorded.state is CommandState.APPLIED:
+                    self._faults.diverged(command, f"{type(error).__name__}: {error}")
+                continue
+            if seed_id == PENDING:
+                continue
+            self._repeated.discard(command.command_id)
+            self._publisher.bump()
+            if recorded.state is not CommandState.APPLIED or seed_id != recorded.seed_id:
+                self._faults.diverged(
+                    command, f"it was {recorded.state.name} for seed {recorded.seed_id}, not {seed_id}"
+                )
+        if commands:
+            self._publisher.publish()
+
+    def _is_due(self, item: _Waiting, position: Position, epoch_ended: bool) -> bool:
+        if isinstance(item.command.payload, EmergencyCommand):
+            return True
+        if self._is_held() or position < item.floor:
+            return False
+        # Nothing new happens in the past: a fresh command (it has no floor) waits until history is through.
+        if self._catch_up is not None and item.floor == START:
+            return False
+        apply_at = item.command.apply_at
+        return position[1] >= apply_at.global_step and (epoch_ended or not apply_at.epoch_boundary)
+
+    def _carry_out(self, due: list[_Waiting]) -> list[Outcome]:
         self._decision_revisions.clear()
+        timeline = self._publisher.timeline
         ranked = sorted(
-            ((_RANKS[type(c.payload)], bool(c.decision_id), i, c) for i, c in enumerate(due)), key=itemgetter(0, 1, 2)
+            ((_RANKS[type(w.command.payload)], bool(w.command.decision_id), i, w) for i, w in enumerate(due)),
+            key=itemgetter(0, 1, 2),
         )
-        return [self._settle(command, step) for *_, command in ranked]
+        outcomes = []
+        for *_, item in ranked:
+            has_gone_back = self._is_held() or self._publisher.timeline != timeline
+            if has_gone_back and not isinstance(item.command.payload, EmergencyCommand):
+                self._waiting.append(item)  # it was not asked of the state that this leads to: that has safe points too
+                continue
+            outcome = self._settle(item.command)
+            if outcome is not None:
+                outcomes.append(outcome)
+        return outcomes
 
-    def _settle(self, command: Command, step: int) -> Outcome:
+    def _settle(self, command: Command) -> Outcome | None:
+        failpoint("apply.before")
+        position = self._publisher.position
         try:
             self._check_revision(command)
             seed_id = self._apply(command)
         except EsperdError as error:
-            return self._refused(command, CommandState.REJECTED, error, step)
+            return self._refused(command, CommandState.REJECTED, error)
         except Exception as error:  # noqa: BLE001 - one command's fault must end neither the run nor the others
-            self._on_fault(command, error)
+            self._faults.fault(command, error)
             internal = EsperdError("INTERNAL", detail=type(error).__name__)
-            return self._refused(command, CommandState.FAILED, internal, step)
+            return self._refused(command, CommandState.FAILED, internal)
+        failpoint("apply.after")
+        if seed_id == PENDING:
+            return None
         revision = self._publisher.bump()
-        return Outcome(command.command_id, CommandState.APPLIED, step, revision, None, seed_id)
+        return self._outcome(command, CommandState.APPLIED, position, revision, None, seed_id)
 
     def _check_revision(self, command: Command) -> None:
         """Raise STATE_CHANGED unless the command was decided on the present state.
@@ -134,14 +259,37 @@ class Dispatcher:
         if command.expected_revision not in (0, revision):
             raise EsperdError("STATE_CHANGED", revision=revision, expected=command.expected_revision)
 
-    def _refused(self, command: Command, state: CommandState, error: EsperdError, step: int) -> Outcome:
-        refusal: Refusal = error.refusal()
-        return Outcome(command.command_id, state, step, self._publisher.revision, refusal)
+    def _refused(self, command: Command, state: CommandState, error: EsperdError) -> Outcome:
+        publisher = self._publisher
+        return self._outcome(command, state, publisher.position, publisher.revision, error.refusal())
+
+    def _outcome(
+        self,
+        command: Command,
+        state: CommandState,
+        position: Position,
+        revision: int,
+        refusal: Refusal | None = None,
+        seed_id: int = 0,
+    ) -> Outcome:
+        self.sequence += 1
+        timeline, step = position
+        return Outcome(command.command_id, state, step, revision, refusal, seed_id, timeline, self.sequence)
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            failpoint("outcome.before_settle")
+            self._bridge.settle(outcome)
 
 
-def _is_due(command: Command, step: int, epoch_ended: bool) -> bool:
-    apply_at = command.apply_at
-    return step >= apply_at.global_step and (epoch_ended or not apply_at.epoch_boundary)
+def _floor(past: PastCommand, horizon: Position) -> Position:
+    """Where an accepted command that was never settled may take effect: as soon as it could have, but not in history.
+
+    Outcomes reach the journal in the order in which they are given. So a command that was due at once came after all
+    that is recorded; one with a step of its own waits for that step, in the timeline of the newest record.
+    """
+    is_dated = past.command.apply_at.global_step > past.accepted_step or past.command.apply_at.epoch_boundary
+    return (horizon[0], past.accepted_step) if is_dated else horizon
 
 
 def _is_expired(command: Command, now_unix_s: float) -> bool:

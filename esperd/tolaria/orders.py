@@ -3,14 +3,10 @@
 Training thread only, at the safe point. Each order either takes effect or raises an EsperdError having changed nothing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from esperd.kasmina.executor import SeedExecutor
 from esperd.kasmina.ports import Attribution
 from esperd.leyline.commands import (
     BreakerCommand,
+    CheckpointCommand,
     Command,
     EmergencyCommand,
     HyperparameterCommand,
@@ -18,56 +14,35 @@ from esperd.leyline.commands import (
     PolicyPresence,
     ResetOptimizerCommand,
     ResumeCommand,
+    RollbackCommand,
     SeedCommand,
     StopCommand,
 )
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import EmergencyLevel
 from esperd.tolaria.emergency import OperatorRaised, PolicyChanged
-from esperd.tolaria.optimizers import Optimizers
-from esperd.tolaria.safety import Safety
-from esperd.tolaria.state import Progress
+from esperd.tolaria.keeping import Keeper
+from esperd.tolaria.parts import Parts
+from esperd.tolaria.rollback import Rollback
 
-
-@dataclass(slots=True)
-class Standing:
-    """What holds the loop, besides an emergency."""
-
-    is_paused: bool = False
-    is_stopping: bool = False
-    is_policy_present: bool = False
-    packet_every_steps: int = 0
-    """How often the steering policy wants a packet; 0 leaves it to the configuration."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a later start of the daemon goes on with."""
-        return {
-            "is_paused": self.is_paused,
-            "is_policy_present": self.is_policy_present,
-            "packet_every_steps": self.packet_every_steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Stand as an earlier start stood."""
-        self.is_paused = state["is_paused"]
-        self.is_policy_present = state["is_policy_present"]
-        self.packet_every_steps = state["packet_every_steps"]
+PENDING = -1
+"""What `apply` returns when the outcome comes later."""
 
 
 class Orders:
     """Carries out commands."""
 
-    def __init__(
-        self, executor: SeedExecutor, optimizers: Optimizers, safety: Safety, standing: Standing, progress: Progress
-    ) -> None:
-        self._executor = executor
-        self._optimizers = optimizers
-        self._safety = safety
-        self._standing = standing
-        self._progress = progress
+    def __init__(self, parts: Parts, keeper: Keeper, rollback: Rollback) -> None:
+        self._executor = parts.executor
+        self._optimizers = parts.optimizers
+        self._safety = parts.safety
+        self._standing = parts.standing
+        self._progress = parts.progress
+        self._keeper = keeper
+        self._rollback = rollback
 
     def apply(self, command: Command) -> int:
-        """Carry out one command; returns the id of the seed that it made or touched, 0 if none."""
+        """Carry out one command; the id of the seed that it made or touched, 0 if none, PENDING if it takes longer."""
         step = self._progress.global_step
         match command.payload:
             case SeedCommand() as payload:
@@ -86,6 +61,12 @@ class Orders:
                 self._resume()
             case StopCommand():
                 self._standing.is_stopping = True
+            case CheckpointCommand(note):
+                self._keeper.ask(command, note)
+                return PENDING
+            case RollbackCommand() as payload:
+                self._rollback.ask(command, payload)
+                return PENDING
             case BreakerCommand(name, state):
                 self._safety.set_breaker(name, state, step, command.principal)
             case EmergencyCommand(level, emergency_id):

@@ -3,6 +3,9 @@
 Training thread only; pure arithmetic. The same units are measured each time, so that two packets can be compared.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from esperd.config.settings import GrowthSettings
 
 _MIN_UNITS = 32
@@ -35,6 +38,14 @@ class PacketProbe:
             return 0
         self._last_step = step
         return self._num_units
+
+    def state_dict(self) -> dict[str, Any]:
+        """When it last measured, and on how many units."""
+        return {"num_units": self._num_units, "last_step": self._last_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._num_units, self._last_step = state["num_units"], state["last_step"]
 
     def _is_due(self, step: int, batch_units: int) -> bool:
         if self._interval > 0:

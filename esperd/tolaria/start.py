@@ -10,6 +10,8 @@ from pathlib import Path
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
+from esperd.oona.checkpoints.store import CheckpointStore
+from esperd.oona.past import ReadPast
 from esperd.tolaria.precision import configure_torch
 from esperd.tolaria.task import describe, load_task, user_traceback
 from esperd.tolaria.trainer import Trainer
@@ -22,16 +24,30 @@ def build_trainer(
     run_id: str,
     search_path: Path | None = None,
     clock: Callable[[], float] = time.time,
+    store: CheckpointStore | None = None,
+    read_past: ReadPast | None = None,
+    keeps_unsettled: bool = False,
 ) -> Trainer:
     """Configure torch, seed every generator, load the task and make its trainer.
 
-    `search_path` is the folder of the configuration file. Raises EsperdError of the device, task and site entries.
+    `search_path` is the folder of the configuration file; the last three are as in `Trainer`.
+    Raises EsperdError of the device, task and site entries.
     """
     configure_torch(settings.run, settings.training)
     name = settings.run.task
     task = load_task(name, settings.run.task_options, search_path)
     try:
-        return Trainer(task, settings, bridge, run_id=run_id, task_name=name, clock=clock)
+        return Trainer(
+            task,
+            settings,
+            bridge,
+            run_id=run_id,
+            task_name=name,
+            clock=clock,
+            store=store,
+            read_past=read_past,
+            keeps_unsettled=keeps_unsettled,
+        )
     except EsperdError:
         raise
     except (Exception, SystemExit) as error:  # finding the sites runs the user's model: what it raises is theirs

@@ -11,18 +11,25 @@ from dataclasses import dataclass, field, replace
 from esperd.bridge.bridge import Bridge
 from esperd.kasmina.executor import SeedExecutor
 from esperd.leyline.views import (
+    CheckpointEvent,
     NoticeEvent,
     OptimizerGroupView,
+    RestorePoint,
     RunView,
     SeedView,
     SiteView,
     Snapshot,
+    TimelineEvent,
+    TimelineView,
     TransitionEvent,
 )
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.tolaria.optimizers import Optimizers
 from esperd.tolaria.safety import Safety
 from esperd.tolaria.schedules import RatePhase
+
+RunEvent = TransitionEvent | NoticeEvent | CheckpointEvent | TimelineEvent
+"""What the trainer tells the journal."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,15 @@ class Progress:
     """FLOPs of the host's steps (with what is fossilized in it) and of routine probes so far."""
     host_step_flops: float = 0.0
     failure: str = ""
+    timeline: int = 1
+    resumed_from: str = ""
+    """The checkpoint from which this start went on."""
+    catch_up_step: int = 0
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(timeline, global step)."""
+        return self.timeline, self.global_step
 
 
 class Publisher:
@@ -75,6 +91,27 @@ class Publisher:
         self._sites: tuple[SiteView, ...] = ()
         self._groups: tuple[OptimizerGroupView, ...] = ()
         self._num_grown = 0
+        self.restore_points: tuple[RestorePoint, ...] = ()
+        """States to which the run can go back; written by the keeper."""
+        self.timelines: tuple[TimelineView, ...] = (TimelineView(1, 0, 0),)
+        """Every branch of the run's history, the current one last."""
+        self.is_known: Callable[[RunEvent], bool] | None = None
+        """While an earlier start's work is done again: whether the journal holds an event already."""
+
+    @property
+    def timeline(self) -> int:
+        """The current timeline."""
+        return self._progress.timeline
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(timeline, global step) now."""
+        return self._progress.position
+
+    def open_timeline(self, timelines: tuple[TimelineView, ...]) -> None:
+        """Go on on the last of `timelines`."""
+        self.timelines = timelines
+        self._progress.timeline = timelines[-1].timeline
 
     def bump(self) -> int:
         """Note a change that watchers must see; it is published by the next `publish`."""
@@ -98,14 +135,21 @@ class Publisher:
             self._groups,
             tuple(self._safety.state.emergencies.values()),
             self._safety.breaker_views,
+            self.restore_points,
+            self.timelines,
         )
         self._published_revision = self.revision
         self._bridge.publish(snapshot)
         return snapshot
 
     def report(self, event: TransitionEvent | NoticeEvent) -> None:
-        """Record an event under the revision at which its effect becomes visible."""
-        self._bridge.record(replace(event, revision=self.revision + 1))
+        """Record an event under the revision at which its effect becomes visible, on the current timeline."""
+        self.record(replace(event, revision=self.revision + 1, timeline=self.timeline))
+
+    def record(self, event: RunEvent) -> None:
+        """Record an event as it is, unless the journal has it from an earlier start."""
+        if self.is_known is None or not self.is_known(event):
+            self._bridge.record(event)
 
     def _run_view(self) -> RunView:
         progress = self._progress
@@ -133,6 +177,9 @@ class Publisher:
             emergency_level=self._safety.level,
             started_unix_s=progress.started_unix_s,
             failure=progress.failure,
+            timeline=progress.timeline,
+            resumed_from=progress.resumed_from,
+            catch_up_step=progress.catch_up_step,
         )
 
 

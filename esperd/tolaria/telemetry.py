@@ -6,6 +6,7 @@ Training thread only; between log steps the trainer only appends two floats a st
 from statistics import median
 
 from esperd.bridge.bridge import Bridge
+from esperd.leyline.metrics import TIMELINE
 from esperd.leyline.views import SeedView, Snapshot
 
 
@@ -29,6 +30,7 @@ class StepTelemetry:
         """Send the samples of a log step and forget its times."""
         run = snapshot.run
         samples = {
+            TIMELINE: float(run.timeline),
             "tolaria.step.loss": run.train_loss,
             "tolaria.step.time_ms": run.step_ms,
             "tolaria.step.samples_per_s": run.samples_per_s,
@@ -44,6 +46,10 @@ class StepTelemetry:
             self._emit(_seed_samples(seed), slots.get(seed.site, 0), run.global_step, unix_ns)
         self.steps_s.clear()
         self.safe_points_s.clear()
+
+    def emit_timeline(self, timeline: int, step: int, unix_ns: int) -> None:
+        """Say on which timeline what follows lies, right after a rollback."""
+        self._emit({TIMELINE: float(timeline)}, 0, step, unix_ns)
 
     def emit_validation(self, snapshot: Snapshot, unix_ns: int) -> None:
         """Send what the validation found."""

@@ -63,8 +63,8 @@ def test_a_seed_that_trains_is_not_noticed(blueprint: str, mode: Any) -> None:
             )
             run.steps(1)
             apply(run, Operation.START_TRAINING, seed_id)
-        run.steps(30 - run.trainer._progress.global_step)
-        losses += run.trainer._loss_reader.drain()
+        run.steps(30 - run.trainer.parts.progress.global_step)
+        losses += run.trainer.loss_reader.drain()
         results.append((losses, fingerprint(run, 8) | {"cuda rng": torch.cuda.get_rng_state()}))
     assert results[0][0] == results[1][0]
     assert results[0][1].keys() == results[1][1].keys()
@@ -83,7 +83,7 @@ def test_bf16_autocast_is_the_default_where_the_device_has_it() -> None:
     until(run, seed_id, Stage.TRAINING)
     seed = run.trainer.executor._garden.seeds[seed_id]
     assert all(p.is_cuda and p.dtype is torch.float32 for p in [*run.task.model.parameters(), *seed.parameters])
-    assert run.trainer._forward(next(iter(run.task.train_data))[0].cuda()).dtype is torch.bfloat16
+    assert run.trainer.parts.forward(next(iter(run.task.train_data))[0].cuda()).dtype is torch.bfloat16
 
 
 def test_a_whole_life_on_the_device() -> None:

@@ -29,10 +29,10 @@ class OneBadBatch:
 def test_it_learns_on_the_device():
     """bf16 autocast where the device has it, float32 weights, batches on the device."""
     run = Run(settings=CUDA).begin()
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     before = run.view.val_loss
     run.steps(60)
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     assert run.view.val_loss < before
     assert all(p.is_cuda and p.dtype is torch.float32 for p in run.task.model.parameters())
 
@@ -42,8 +42,8 @@ def test_a_non_finite_loss_is_skipped_on_the_device_and_told_later():
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
     run = Run(make_task(model=model, optimizer=optimizer, train_data=OneBadBatch()), CUDA).begin()
-    assert not run.trainer._loss_reader.is_immediate
+    assert not run.trainer.loss_reader.is_immediate
     run.steps(15)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert run.view.emergency_level is EmergencyLevel.CONSERVATIVE
-    assert run.trainer._loss_window.num_non_finite == 1
+    assert run.trainer.parts.loss_window.num_non_finite == 1

@@ -136,11 +136,11 @@ def bare_losses(task: Task, num_steps: int, *, clip: float = 0.0) -> list[float]
 
 def recording_losses(run: Run, losses: list[float]) -> Callable[..., torch.Tensor]:
     """Have every training loss of a run appended to a list."""
-    see = run.trainer._see_loss
+    see = run.trainer._troubles.see_loss
 
     def spy(value: float) -> Any:
         losses.append(value)
         return see(value)
 
-    run.trainer._see_loss = spy  # type: ignore[method-assign]
+    run.trainer._troubles.see_loss = spy  # type: ignore[method-assign]
     return spy

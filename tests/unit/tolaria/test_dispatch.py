@@ -137,5 +137,5 @@ def test_the_daemons_own_messages_are_answered_like_commands():
     run.submit(PauseCommand(), command_id="pause", at_step=10**9)
     run.steps(1)
     assert run.outcome("gone").state is CommandState.APPLIED
-    run.bridge.close("STOPPING", run.trainer._dispatcher.take_deferred())
+    run.bridge.close("STOPPING", run.trainer.dispatcher.take_waiting())
     assert run.outcome("pause").state is CommandState.REJECTED

@@ -21,10 +21,10 @@ from tests.unit.tolaria.harness import Run
 def learned(task: Task, num_steps: int) -> tuple[float, float]:
     """Validation loss before and after some steps."""
     run = Run(task).begin()
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     before = run.view.val_loss
     run.steps(num_steps)
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     return before, run.view.val_loss
 
 

@@ -41,10 +41,10 @@ def test_only_fp16_gets_a_scaler():
 def test_training_under_autocast_learns(amp: str):
     """The loss falls, and weights stay float32."""
     run = Run(settings=Settings(training=TrainingSettings(device="cpu", amp=amp))).begin()
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     before = run.view.val_loss
     run.steps(60)
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     assert run.view.val_loss < before
     assert all(p.dtype is torch.float32 for p in run.task.model.parameters())
 

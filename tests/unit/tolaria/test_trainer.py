@@ -106,7 +106,7 @@ def test_validation_reads_the_whole_split_and_disturbs_nothing():
     run.task.model[1].eval()  # a layer that the user keeps frozen
     modes = [module.training for module in run.task.model.modules()]
     state = torch.get_rng_state()
-    run.trainer._validate()
+    run.trainer.safe_point.validate()
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in run.task.model.modules()] == modes
     run.task.model.eval()
@@ -135,8 +135,8 @@ def test_packets_go_out_at_their_interval_with_comparable_losses():
     packets = [packet for packet in run.packets() if packet.reason == "interval"]
     assert [packet.snapshot.run.global_step for packet in packets] == [4, 8]
     assert all(math.isfinite(packet.probe_loss) for packet in packets)
-    first = run.trainer._probe_set.fixed(6)[0]
-    assert torch.equal(first, run.trainer._probe_set.fixed(6)[0])
+    first = run.trainer.parts.probe_set.fixed(6)[0]
+    assert torch.equal(first, run.trainer.parts.probe_set.fixed(6)[0])
 
 
 def test_the_steering_policy_gets_packets_at_its_own_interval():
@@ -363,15 +363,15 @@ def test_a_non_finite_loss_never_reaches_the_weights():
     assert all(torch.isfinite(p).all() for p in run.task.model.parameters())
     run.steps(200)
     assert run.view.emergency_level is EmergencyLevel.UNSPECIFIED
-    assert run.trainer._loss_window.num_non_finite == 2
+    assert run.trainer.parts.loss_window.num_non_finite == 2
 
 
 def test_repeated_non_finite_losses_halt_the_run():
-    """What skipping does not cure stops at the safe point; the daemon goes on answering."""
+    """What skipping does not cure, and no good state can, stops at the safe point; the daemon goes on answering."""
     run = Run(make_plain_task(train_data=PoisonedBatches(5, 1000)))
     thread = run_in_thread(run)
     wait_for(run, lambda view: view.phase is TrainerPhase.HALTED)
-    assert run.view.global_step == 15
+    assert run.view.global_step == 8
     run.submit(StopCommand())
     thread.join(30)
     assert all(torch.isfinite(p).all() for p in run.task.model.parameters())

@@ -1,0 +1,415 @@
+"""Keeps the states of the run: decides at which safe points, copies them, hands them to the writer, hears the result.
+
+Training thread only. A copy into memory that is there already is all that training waits for; files are the writer's.
+A state that cannot be written is an event and an emergency, never the end of training.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from esperd.leyline.commands import Command
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.redact import redact
+from esperd.leyline.views import CheckpointEvent
+from esperd.leyline.vocabulary import CheckpointKind, EmergencyLevel
+from esperd.oona.checkpoints.manifest import Manifest
+from esperd.oona.checkpoints.reading import StoredCheckpoint
+from esperd.oona.checkpoints.retention import Retention
+from esperd.oona.checkpoints.store import CheckpointStore
+from esperd.tolaria import saved_state
+from esperd.tolaria.catch_up import Position
+from esperd.tolaria.checkpoint_writer import CheckpointWriter, Loaded, Marked, Pruned, Result, Written
+from esperd.tolaria.emergency import CheckpointWritten
+from esperd.tolaria.goodness import StateKey, parameters_are_finite
+from esperd.tolaria.kept_states import KeptState, KeptStates
+from esperd.tolaria.parts import Parts
+from esperd.tolaria.state_tree import BufferPool, Captured, capture
+
+_NEVER = 1 << 62
+_HURRY = 5
+"""From ELEVATED on, states are kept in memory so many times as often."""
+_BY_CHANCE = frozenset({CheckpointKind.EMERGENCY, CheckpointKind.FINAL})
+_FLUSH_S = 60.0
+
+Finish = Callable[[Command, Position, EsperdError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A checkpoint wanted at this safe point."""
+
+    kind: CheckpointKind
+    note: str = ""
+    command: Command | None = None
+    is_good: bool = False
+
+
+class Keeper:
+    """What is kept of a run, in memory and on disk."""
+
+    def __init__(
+        self, parts: Parts, store: CheckpointStore | None, sequence: Callable[[], int], finish: Finish
+    ) -> None:
+        """Make a keeper.
+
+        Args:
+            parts: the run.
+            store: where its checkpoints go; None keeps states in memory only.
+            sequence: number of the last outcome given.
+            finish: settles the command that asked for a checkpoint.
+        """
+        self._parts = parts
+        self._settings = parts.settings.checkpoints
+        self._writer = None if store is None else CheckpointWriter(store, clock=time.monotonic, on_done=self._on_done)
+        self._sequence = sequence
+        self._finish = finish
+        self.states = KeptStates(self._settings.snapshots, self._settings.max_snapshot_bytes)
+        self._pool = BufferPool(parts.device, max_free=self._settings.snapshots + 2)
+        self._requests: list[_Request] = []
+        self._asked: dict[str, tuple[Command, Position]] = {}
+        self._ids: set[str] = set()
+        self._results: deque[Result] = deque()
+        self._last_kept: Position | None = None
+        self._next_step = 0
+        self._is_stopped = False
+        self._facts = self._standing_facts()
+
+    # What the safe point asks
+
+    def has_work(self, step: int) -> bool:
+        """Whether anything is due; costs three comparisons when nothing is."""
+        return step >= self._next_step or bool(self._results) or bool(self._requests)
+
+    def tend(self) -> None:
+        """At the end of a safe point: judge states, keep one if it is due or asked for."""
+        parts = self._parts
+        step = parts.progress.global_step
+        self._judge(step)
+        requests, self._requests = self._requests, []
+        is_scheduled = self._is_due(self._settings.every_steps, step)
+        is_snapshot = self._is_due(self._snapshot_every, step)
+        position = parts.progress.position
+        if not self._is_stopped and (requests or ((is_scheduled or is_snapshot) and position != self._last_kept)):
+            if is_scheduled and position != self._last_kept:
+                requests = [_Request(CheckpointKind.SCHEDULED), *requests]
+            self._keep(position, requests)
+        for request in requests if self._is_stopped else ():
+            self._refuse(request, position, "the run's state is not sound")
+        self._set_next_date(step)
+
+    def request(
+        self, kind: CheckpointKind, *, note: str = "", command: Command | None = None, is_good: bool = False
+    ) -> None:
+        """Have a checkpoint written of the state at the end of this safe point."""
+        self._requests.append(_Request(kind, note, command, is_good))
+
+    def ask(self, command: Command, note: str) -> None:
+        """A command wants a checkpoint; it is settled when that is durable. Raises EsperdError CHECKPOINT_FAILED."""
+        if self._writer is None:
+            raise EsperdError("CHECKPOINT_FAILED", detail="this run has no checkpoint directory")
+        self.request(CheckpointKind.REQUESTED, note=note, command=command)
+
+    def read(self, checkpoint_id: str, generation: int) -> None:
+        """Have the helper thread read a checkpoint; it comes back through `take_results`."""
+        assert self._writer is not None  # what is on disk only was written by it
+        self._writer.read(checkpoint_id, generation)
+
+    def take_results(self) -> list[Loaded]:
+        """Hear from the helper thread; what it has read is given back."""
+        loaded: list[Loaded] = []
+        while self._results:
+            result = self._results.popleft()
+            match result:
+                case Written():
+                    self._note_written(result)
+                case Loaded():
+                    loaded.append(result)
+                case Pruned(checkpoint_ids, error):
+                    self._note_pruned(checkpoint_ids, error)
+                case Marked(checkpoint_id, error) if error is not None:
+                    self._parts.note("checkpoint.not_marked", f"{checkpoint_id}: {error.message}", "warning")
+        return loaded
+
+    def write_final(self) -> None:
+        """Write the last state of this start and wait until it is durable."""
+        if self._writer is None or self._is_stopped:
+            return
+        self.request(CheckpointKind.FINAL)
+        self.tend()
+        if not self._writer.wait_idle(_FLUSH_S):
+            self._parts.note("checkpoint.failed", f"it was not written within {_FLUSH_S:g} s", "error")
+        self.take_results()
+
+    def close(self) -> None:
+        """Finish what is being written and end the helper threads."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def stop_keeping(self) -> None:
+        """The state of the run is not sound any more: nothing of it may be kept."""
+        self._is_stopped = True
+
+    # Good and bad
+
+    @property
+    def has_good_state(self) -> bool:
+        """Whether there is one to go back to."""
+        return self.states.newest_good(self._parts.publisher.timelines) is not None
+
+    def spoil(self) -> None:
+        """An anomaly: no state that waits to be called good will be."""
+        self._parts.goodness.spoil()
+
+    def went_back(self, state: KeptState) -> None:
+        """The run has gone back to this state."""
+        self.states.went_back(state)
+        self._last_kept = None
+        self._set_next_date(self._parts.progress.global_step)
+        self._show()
+
+    def adopt(self, stored: Sequence[StoredCheckpoint], position: Position) -> None:
+        """Take over what an earlier start has left on disk; the run goes on from `position`."""
+        for checkpoint in stored:
+            manifest = checkpoint.manifest
+            self._ids.add(manifest.checkpoint_id)
+            self.states.add(
+                KeptState(
+                    (manifest.timeline, manifest.global_step),
+                    checkpoint.num_bytes,
+                    checkpoint_ids=[manifest.checkpoint_id],
+                    is_for_disk=True,
+                    is_by_chance=manifest.kind in _BY_CHANCE,
+                    is_good=checkpoint.is_good,
+                )
+            )
+        self._last_kept = position
+        self._set_next_date(position[1])
+        self._show()
+
+    def _judge(self, step: int) -> None:
+        due = self._parts.goodness.healthy(step)
+        if not due:
+            return
+        if not parameters_are_finite(self._parts.model.parameters()):
+            return  # the losses will tell
+        for key in due:
+            self._call_good(key)
+        self._show()
+
+    def _call_good(self, key: StateKey) -> None:
+        self._parts.recovery.good_state(key.global_step)
+        state = self.states.find((key.timeline, key.global_step))
+        if state is None:
+            return
+        state.is_good = True
+        for checkpoint_id in state.checkpoint_ids:
+            self._mark_good(checkpoint_id)
+
+    def _mark_good(self, checkpoint_id: str) -> None:
+        if self._writer is not None:
+            self._writer.mark_good(checkpoint_id)
+
+    # Keeping one state
+
+    def _keep(self, position: Position, requests: Sequence[_Request]) -> None:
+        began_s = time.perf_counter()
+        try:
+            captured = capture(saved_state.save(self._parts), self._pool)
+        except EsperdError as error:
+            for request in requests or [_Request(CheckpointKind.SCHEDULED)]:
+                self._fail(request, position, error)
+            return
+        pause_ms = (time.perf_counter() - began_s) * 1e3
+        self._last_kept = position
+        is_for_disk = bool(requests) and self._writer is not None
+        state = KeptState(
+            position,
+            captured.num_bytes,
+            captured,
+            is_for_disk=is_for_disk,
+            is_by_chance=is_for_disk and all(request.kind in _BY_CHANCE for request in requests),
+            is_good=any(request.is_good for request in requests),
+        )
+        # Held once more until it is submitted: keeping it may make it leave memory at once.
+        captured.retain()
+        self.states.add(state)
+        if not state.is_good:
+            self._parts.goodness.add(StateKey(*position))
+        for request in requests if is_for_disk else ():
+            self._submit(request, captured, position, pause_ms)
+        captured.release()
+        self._show()
+
+    def _submit(self, request: _Request, captured: Captured, position: Position, pause_ms: float) -> None:
+        assert self._writer is not None  # the caller has looked
+        step = position[1]
+        checkpoint_id = self._new_id(request.kind, position)
+        if checkpoint_id in self._ids:
+            return  # an earlier start wrote this very state
+        is_routine = request.kind is CheckpointKind.SCHEDULED
+        if is_routine and not self._parts.safety.admits_checkpoint(step):
+            return
+        manifest = self._manifest(request, checkpoint_id, position, pause_ms)
+        if not self._writer.submit(captured, manifest):
+            self._fail(request, position, EsperdError("CHECKPOINT_BUSY", num=2), is_disk_at_fault=False)
+            return
+        self._ids.add(checkpoint_id)
+        if request.command is not None:
+            self._asked[checkpoint_id] = (request.command, position)
+
+    def _new_id(self, kind: CheckpointKind, position: Position) -> str:
+        suffix = "" if kind is CheckpointKind.SCHEDULED else f"-{kind.name.lower()}"
+        name = f"t{position[0]:03d}-s{position[1]:09d}{suffix}"
+        if kind not in (CheckpointKind.FINAL, CheckpointKind.REQUESTED):
+            return name
+        number, first = 1, name
+        while name in self._ids:
+            number += 1
+            name = f"{first}-{number}"
+        return name
+
+    def _manifest(self, request: _Request, checkpoint_id: str, position: Position, pause_ms: float) -> Manifest:
+        parts = self._parts
+        timeline, step = position
+        return Manifest(
+            checkpoint_id=checkpoint_id,
+            kind=request.kind,
+            timeline=timeline,
+            global_step=step,
+            epoch=parts.progress.epoch,
+            sequence=self._sequence(),
+            revision=parts.publisher.revision,
+            journal_revision=parts.bridge.journal_revision,
+            written_unix_s=parts.clock(),
+            note=request.note,
+            pause_ms=pause_ms,
+            **self._facts,
+        )
+
+    def _standing_facts(self) -> dict[str, Any]:
+        """What every manifest of the run says."""
+        parts = self._parts
+        return {
+            "run_id": parts.progress.run_id,
+            "esperd_version": version("esperd"),
+            "torch_version": str(torch.__version__),
+            "task": parts.progress.task,
+            "config": dict(redact(None, "", asdict(parts.settings))),
+            "num_parameters": parts.progress.num_host_parameters,
+        }
+
+    # What came of it
+
+    def _note_written(self, result: Written) -> None:
+        manifest, parts = result.manifest, self._parts
+        position = (manifest.timeline, manifest.global_step)
+        if result.error is not None:
+            self._ids.discard(manifest.checkpoint_id)
+            command, _ = self._asked.pop(manifest.checkpoint_id, (None, position))
+            self._fail(_Request(manifest.kind, command=command), position, result.error)
+            return
+        state = self.states.find(position)
+        is_good = state is not None and state.is_good
+        is_by_chance = manifest.kind in _BY_CHANCE
+        self.states.add(
+            KeptState(
+                position,
+                result.num_bytes,
+                checkpoint_ids=[manifest.checkpoint_id],
+                is_for_disk=True,
+                is_by_chance=is_by_chance,
+                is_good=is_good,
+            )
+        )
+        if is_good:
+            self._mark_good(manifest.checkpoint_id)
+        parts.publisher.record(
+            CheckpointEvent(
+                checkpoint_id=manifest.checkpoint_id,
+                kind=manifest.kind,
+                global_step=manifest.global_step,
+                timeline=manifest.timeline,
+                num_bytes=result.num_bytes,
+                pause_ms=manifest.pause_ms,
+                write_ms=result.write_ms,
+                unix_s=parts.clock(),
+            )
+        )
+        parts.note_change(parts.safety.handle(CheckpointWritten(True), parts.progress.global_step))
+        self._prune()
+        self._show()
+        asked = self._asked.pop(manifest.checkpoint_id, None)
+        if asked is not None:
+            self._finish(*asked, None)
+
+    def _prune(self) -> None:
+        """Let go of old checkpoints, but of none to which the run could still go back by itself."""
+        assert self._writer is not None  # something was written
+        newest_good = self.states.newest_good(self._parts.publisher.timelines)
+        written = [state for state in self.states if state.checkpoint_ids][-2:]
+        needed = [*written, *([] if newest_good is None else [newest_good])]
+        protect = [checkpoint_id for state in needed for checkpoint_id in state.checkpoint_ids]
+        rule = Retention(self._settings.keep, self._settings.keep_every_steps)
+        self._writer.prune(rule, protect, self._parts.progress.run_id)
+
+    def _note_pruned(self, checkpoint_ids: Sequence[str], error: EsperdError | None) -> None:
+        for checkpoint_id in checkpoint_ids:
+            self.states.lose_checkpoint(checkpoint_id)
+            self._ids.discard(checkpoint_id)
+        if error is not None:
+            self._parts.note("checkpoint.not_pruned", error.message, "warning")
+        self._show()
+
+    def _on_done(self, result: Result) -> None:
+        """On the writer's threads: leave the result and wake the trainer, nothing else."""
+        self._results.append(result)
+        self._parts.bridge.box.wake()
+
+    def _fail(
+        self, request: _Request, position: Position, error: EsperdError, *, is_disk_at_fault: bool = True
+    ) -> None:
+        """A state could not be kept: say so, and go on."""
+        parts = self._parts
+        what = f"the {request.kind.name.lower()} checkpoint of step {position[1]}"
+        parts.note("checkpoint.failed", f"{what}: {error.message}", "error", reason=error.reason)
+        if is_disk_at_fault:
+            parts.note_change(parts.safety.handle(CheckpointWritten(False, error.message), parts.progress.global_step))
+        if request.command is not None:
+            self._finish(request.command, position, error)
+
+    def _refuse(self, request: _Request, position: Position, detail: str) -> None:
+        if request.command is not None:
+            self._finish(request.command, position, EsperdError("CHECKPOINT_FAILED", detail=detail))
+
+    def _show(self) -> None:
+        """Show the states that there are with the next snapshot."""
+        self._parts.publisher.restore_points = self.states.points()
+
+    # Dates
+
+    @property
+    def _snapshot_every(self) -> int:
+        every = self._settings.snapshot_every_steps
+        is_hurried = self._parts.safety.level >= EmergencyLevel.ELEVATED
+        # How slow steps are is the clock's affair: it must not decide what a deterministic run can go back to.
+        if is_hurried and every and not self._parts.settings.training.deterministic:
+            return max(1, every // _HURRY)
+        return every
+
+    @staticmethod
+    def _is_due(every: int, step: int) -> bool:
+        return every > 0 and step % every == 0
+
+    def _set_next_date(self, step: int) -> None:
+        intervals = (self._settings.every_steps, self._snapshot_every)
+        dates = [step - step % every + every for every in intervals if every > 0]
+        due = self._parts.goodness.due_step
+        if due >= 0:
+            dates.append(max(due, step + 1))
+        self._next_step = min(dates, default=_NEVER)
