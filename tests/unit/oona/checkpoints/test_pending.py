@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,20 @@ def file_size_limit(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def unprivileged(directory: Path) -> Iterator[None]:
+    """Root may write everywhere: be somebody else, who owns `directory`."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.chown(directory, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def assert_untouched(store: CheckpointStore, checkpoint_id: str) -> None:
@@ -128,17 +143,22 @@ def test_a_full_disk_is_called_so_and_costs_only_the_new_checkpoint(tmp_path: Pa
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission_is_refused(store: CheckpointStore) -> None:
-    """EACCES at the first file system call is CHECKPOINT_FAILED."""
-    write(store, draft(1))
-    store.directory.chmod(0o500)
-    try:
-        with pytest.raises(EsperdError, match="Permission denied"):
-            store.begin("next")
-    finally:
-        store.directory.chmod(0o700)
-    assert_untouched(store, draft(1).checkpoint_id)
+def test_a_directory_without_permission_is_refused() -> None:
+    """EACCES at beginning, at the rename and at removing is CHECKPOINT_FAILED; what is there stays."""
+    with tempfile.TemporaryDirectory() as directory, unprivileged(Path(directory)):
+        store = CheckpointStore(Path(directory) / "checkpoints")
+        write(store, draft(1))
+        for closed, acts in (
+            (store.directory, (lambda: store.begin("next"), lambda: store.remove(draft(1).checkpoint_id))),
+            (store.list()[0].path.parent, (lambda: write(store, draft(2)),)),
+        ):
+            closed.chmod(0o500)
+            for act in acts:
+                with pytest.raises(EsperdError, match="Permission denied") as caught:
+                    act()
+                assert caught.value.reason == "CHECKPOINT_FAILED"
+            closed.chmod(0o700)
+        assert_untouched(store, draft(1).checkpoint_id)
 
 
 def test_a_directory_that_vanished_is_refused(store: CheckpointStore) -> None:
