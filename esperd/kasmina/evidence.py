@@ -9,7 +9,6 @@ sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2021), good from 64 un
 e-process (Waudby-Smith and Ramdas 2023), exact for capped losses and about twice as slow. Design 03, Measuring.
 """
 
-import enum
 import math
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -18,25 +17,12 @@ MIN_SAMPLES: Final = 64
 TIGHTEST_AT: Final = 256
 """Sample count at which the sequence is tightest; our good seeds are decided between 100 and 250."""
 DEFAULT_LEVEL: Final = 0.05
-DEFAULT_MAX_SAMPLES: Final = 1024
 LARGEST_BET: Final = 0.75
 """Share of the wealth that a single worst outcome may cost."""
 
 
 class EvidenceError(ValueError):
     """A measurement or a setting that no statistic can be made of."""
-
-
-class Decision(enum.Enum):
-    """What the evidence says so far."""
-
-    HELPS = "helps"
-    FUTILE = "futile"
-    """Better than the wanted gain is excluded."""
-    HARMS = "harms"
-    EXHAUSTED = "exhausted"
-    """Still open at the largest sample count: counts as a cull (rent)."""
-    UNDECIDED = "undecided"
 
 
 def level_for(germination: int, total: float = DEFAULT_LEVEL) -> float:
@@ -128,26 +114,6 @@ class ConfidenceSequence:
         return sequence
 
 
-def decide(
-    sequence: ConfidenceSequence,
-    *,
-    harm_margin: float = 0.0,
-    wanted_gain: float = 0.0,
-    max_samples: int = DEFAULT_MAX_SAMPLES,
-) -> Decision:
-    """What the sequence says: HELPS above `wanted_gain`, HARMS below `-harm_margin`, FUTILE if it cannot gain enough.
-
-    Margins are in the unit of the loss. With both at 0, FUTILE never shows: what does not help then harms.
-    """
-    if sequence.lower > wanted_gain:
-        return Decision.HELPS
-    if sequence.upper < -harm_margin:
-        return Decision.HARMS
-    if sequence.upper < wanted_gain:
-        return Decision.FUTILE
-    return Decision.EXHAUSTED if sequence.num_samples >= max_samples else Decision.UNDECIDED
-
-
 class BettingEProcess:
     """Wealth of a gambler who bets that a seed gains more than `null_gain`; at `1 / level` the claim is proven.
 
@@ -231,17 +197,6 @@ class BettingEProcess:
 
     def _capped(self, loss: float) -> float:
         return min(max(loss, 0.0), self.loss_cap)
-
-
-def decide_strict(
-    helps: BettingEProcess, harms: BettingEProcess, *, max_samples: int = DEFAULT_MAX_SAMPLES
-) -> Decision:
-    """What two bets say: `helps` fed (without, with), `harms` fed (with, without)."""
-    if helps.proven:
-        return Decision.HELPS
-    if harms.proven:
-        return Decision.HARMS
-    return Decision.EXHAUSTED if helps.num_samples >= max_samples else Decision.UNDECIDED
 
 
 def _check_level(level: float) -> None:

@@ -8,7 +8,7 @@ lost travels beside the shared bytes of its next frame, never inside them.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -254,15 +254,3 @@ class _Group(Generic[SampleT, FilterT]):
         self._samples.clear()
         self._newest.clear()
         self._num_conflated = self._num_dropped = 0
-
-
-async def drive(
-    hub: TelemetryHub[SampleT, FilterT],
-    tick_interval_s: float,
-    clock_s: Callable[[], float],
-    sleep: Callable[[float], Awaitable[object]],
-) -> None:
-    """Tick the hub until cancelled; clock and sleep come in so that a test needs no real time."""
-    while True:
-        await sleep(tick_interval_s)
-        hub.tick(clock_s())

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esperd.kasmina.evidence import (
-    BettingEProcess,
-    ConfidenceSequence,
-    Decision,
-    EvidenceError,
-    decide,
-    decide_strict,
-    level_for,
-)
+from esperd.kasmina.evidence import BettingEProcess, ConfidenceSequence, EvidenceError, level_for
+from esperd.kasmina.judgement import Judgement
 
 Array = npt.NDArray[np.float64]
 
@@ -35,22 +28,27 @@ def _differences(rng: np.random.Generator, num_samples: int, gain_sds: float = 0
     return np.asarray(centred / 0.5965 + gain_sds)
 
 
-def _decide_with_peeking(differences: Array, level: float = 0.05) -> tuple[Decision, int]:
-    """The decision when one looks after every 32 samples, and the sample count at which it falls."""
-    sequence = ConfidenceSequence(level)
+def _says(judgement: Judgement) -> str:
+    """What the gates would make of it."""
+    return "proven" if judgement.proven else "refuted" if judgement.refuted else "open"
+
+
+def _judge_with_peeking(differences: Array, level: float = 0.05) -> tuple[str, int]:
+    """What is said when one looks after every 32 samples, and the sample count at which it is."""
+    judgement = Judgement(level, 0.0)
     for start in range(0, len(differences), LOOK_EVERY):
-        sequence.update(differences[start : start + LOOK_EVERY].tolist())
-        decision = decide(sequence, max_samples=len(differences))
-        if decision is not Decision.UNDECIDED:
-            return decision, sequence.num_samples
-    raise AssertionError("the last look must decide")
+        without = differences[start : start + LOOK_EVERY].tolist()
+        judgement.take(without, [0.0] * len(without))
+        if _says(judgement) != "open":
+            break
+    return _says(judgement), judgement.num_units
 
 
-def _shares(num_runs: int, num_samples: int, gain_sds: float) -> tuple[dict[Decision, float], float]:
+def _shares(num_runs: int, num_samples: int, gain_sds: float) -> tuple[dict[str, float], float]:
     rng = np.random.default_rng(11)
-    runs = [_decide_with_peeking(_differences(rng, num_samples, gain_sds)) for _ in range(num_runs)]
-    found = [decision for decision, _ in runs]
-    shares = {decision: found.count(decision) / num_runs for decision in Decision}
+    runs = [_judge_with_peeking(_differences(rng, num_samples, gain_sds)) for _ in range(num_runs)]
+    found = [said for said, _ in runs]
+    shares = {said: found.count(said) / num_runs for said in ("proven", "refuted", "open")}
     return shares, statistics.fmean(count for _, count in runs)
 
 
@@ -73,9 +71,9 @@ def test_the_simulated_differences_are_as_nasty_as_real_ones() -> None:
 def test_wrong_commits_stay_below_five_percent(num_samples: int, num_runs: int) -> None:
     """A seed worth nothing is committed in at most 5 % of runs although one looks every 32 samples."""
     shares, _ = _shares(num_runs, num_samples, 0.0)
-    assert shares[Decision.HELPS] <= 0.05
-    assert shares[Decision.HARMS] <= 0.05
-    assert shares[Decision.EXHAUSTED] >= 0.9
+    assert shares["proven"] <= 0.05
+    assert shares["refuted"] <= 0.05
+    assert shares["open"] >= 0.9
 
 
 def test_a_z_test_at_every_look_commits_far_too_often() -> None:
@@ -89,14 +87,14 @@ def test_a_z_test_at_every_look_commits_far_too_often() -> None:
 def test_useful_seeds_are_found_soon(gain_sds: float, most_samples: int) -> None:
     """Gains of 0.2 and 0.4 sd, those of our good seeds, are proven in nearly all runs within a few probes."""
     shares, mean_samples = _shares(300, 1024, gain_sds)
-    assert shares[Decision.HELPS] >= 0.98
+    assert shares["proven"] >= 0.98
     assert mean_samples < most_samples
 
 
 def test_harmful_seeds_are_found_soon() -> None:
     """A seed that costs 0.2 sd is called harmful in nearly all runs."""
     shares, _ = _shares(300, 1024, -0.2)
-    assert shares[Decision.HARMS] >= 0.98
+    assert shares["refuted"] >= 0.98
 
 
 def test_radius_matches_the_formula() -> None:
@@ -124,12 +122,12 @@ def test_tightest_near_256() -> None:
 
 def test_nothing_is_said_below_64_samples() -> None:
     """Too few samples give infinite bounds and no decision, however clear they look."""
-    sequence = ConfidenceSequence(0.05)
-    sequence.update([1.0 + 0.001 * i for i in range(63)])
-    assert (sequence.lower, sequence.upper) == (-math.inf, math.inf)
-    assert decide(sequence) is Decision.UNDECIDED
-    sequence.update([1.0])
-    assert decide(sequence) is Decision.HELPS
+    judgement = Judgement(0.05, 0.0)
+    judgement.take([1.0 + 0.001 * i for i in range(63)], [0.0] * 63)
+    assert (judgement.sequence.lower, judgement.sequence.upper) == (-math.inf, math.inf)
+    assert _says(judgement) == "open"
+    judgement.take([1.0], [0.0])
+    assert _says(judgement) == "proven"
 
 
 @given(st.lists(finite, min_size=1, max_size=200), st.integers(1, 50))
@@ -176,32 +174,23 @@ def test_refuses_a_level_out_of_range(level: float) -> None:
         BettingEProcess(level, 1.0)
 
 
-def _sequence_at(mean: float, num_samples: int = 256, spread: float = 0.01) -> ConfidenceSequence:
-    sequence = ConfidenceSequence()
-    sequence.update([mean + spread, mean - spread] * (num_samples // 2))
-    return sequence
+@pytest.mark.parametrize(("mean", "said"), [(0.10, "proven"), (0.05, "open"), (0.02, "refuted"), (-0.10, "refuted")])
+def test_judged_against_the_wanted_gain(mean: float, said: str) -> None:
+    """Above the wanted gain it is proven, surely below it refuted, at it open however long one looks."""
+    for num_pairs in (128, 512):
+        judgement = Judgement(0.05, 0.05)
+        judgement.take([mean + 0.01, mean - 0.01] * num_pairs, [0.0] * 2 * num_pairs)
+        assert _says(judgement) == said
 
 
-@pytest.mark.parametrize(
-    ("mean", "decision"),
-    [
-        (0.10, Decision.HELPS),
-        (0.02, Decision.FUTILE),
-        (-0.01, Decision.FUTILE),
-        (-0.10, Decision.HARMS),
-        (0.05, Decision.UNDECIDED),
-    ],
-)
-def test_decides_against_both_margins(mean: float, decision: Decision) -> None:
-    """Above the wanted gain it helps, below minus the harm margin it harms, in between it is futile."""
-    assert decide(_sequence_at(mean), harm_margin=0.02, wanted_gain=0.05) is decision
-
-
-def test_undecided_at_the_end_is_exhausted() -> None:
-    """At the largest sample count an open question is closed; an answer stays an answer."""
-    assert decide(_sequence_at(0.0, 1024)) is Decision.EXHAUSTED
-    assert decide(_sequence_at(0.0, 1022)) is Decision.UNDECIDED
-    assert decide(_sequence_at(0.1, 1024)) is Decision.HELPS
+def test_strict_evidence_needs_both() -> None:
+    """With a loss cap the bet must agree before a gain is proven."""
+    plain, strict = Judgement(0.05, 0.0), Judgement(0.05, 0.0, CAP)
+    for judgement in (plain, strict):
+        judgement.take([0.011, 0.009] * 64, [0.0] * 128)
+    assert (_says(plain), _says(strict)) == ("proven", "open")
+    strict.take([CAP / 2] * 256, [0.0] * 256)
+    assert _says(strict) == "proven"
 
 
 def test_level_is_spent_over_germinations() -> None:
@@ -234,25 +223,14 @@ def test_betting_keeps_its_level() -> None:
     assert proven / 400 <= 0.05
 
 
-def test_betting_finds_useful_and_harmful_seeds() -> None:
-    """A clear gain is proven by the bet on help, a clear loss by the bet on harm."""
-    for gain, decision in ((0.3, Decision.HELPS), (-0.3, Decision.HARMS)):
-        without, with_seed = _losses(np.random.default_rng(4), 1024, gain)
-        helps, harms = BettingEProcess(0.05, CAP), BettingEProcess(0.05, CAP)
-        helps.update(without, with_seed)
-        harms.update(with_seed, without)
-        assert decide_strict(helps, harms) is decision
-
-
-def test_betting_is_open_until_it_is_exhausted() -> None:
-    """No evidence is undecided before the largest sample count, exhausted at it."""
+@pytest.mark.parametrize("gain", [0.3, 0.0, -0.3])
+def test_betting_finds_useful_and_harmful_seeds(gain: float) -> None:
+    """A clear gain is proven by the bet on help, a clear loss by the bet on harm, nothing by neither."""
+    without, with_seed = _losses(np.random.default_rng(4), 1024, gain)
     helps, harms = BettingEProcess(0.05, CAP), BettingEProcess(0.05, CAP)
-    for process in (helps, harms):
-        process.update([1.0] * 1023, [1.0] * 1023)
-    assert decide_strict(helps, harms) is Decision.UNDECIDED
-    for process in (helps, harms):
-        process.update([1.0], [1.0])
-    assert decide_strict(helps, harms) is Decision.EXHAUSTED
+    helps.update(without, with_seed)
+    harms.update(with_seed, without)
+    assert (helps.proven, harms.proven) == (gain > 0, gain < 0)
 
 
 def test_betting_against_a_wanted_gain() -> None:

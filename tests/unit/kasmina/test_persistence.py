@@ -80,8 +80,8 @@ def test_loading_replaces_what_grows() -> None:
 SAVED_OR_FIXED = {
     "Garden": (
         (
-            "seeds remains num_germinations germination_of germinated_steps seed_flops judging_flops held holds_candidates "
-            "guard prober slots"
+            "seeds remains num_germinations germination_of germinated_steps seed_flops judging_flops held "
+            "holds_candidates guard prober slots"
         ),
         (
             "host settings registry optimizers report clock random_seed is_clock_trusted host_watch host_parameters "

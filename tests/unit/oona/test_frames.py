@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from esperd.oona.frames import FrameDelivery, FramePlan, FrameSubscription, TelemetryHub, drive
+from esperd.oona.frames import FrameDelivery, FramePlan, FrameSubscription, TelemetryHub
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +205,13 @@ async def test_close_sends_the_rest_and_ends(hub: TelemetryHub[Reading, str]) ->
     assert await ended is None
 
 
-async def test_the_driver_ticks_by_the_clock_it_is_given(hub: TelemetryHub[Reading, str]) -> None:
-    """Sleep and clock are the caller's; each sleep is followed by one tick."""
+def test_frames_leave_at_their_interval_however_often_the_hub_ticks(hub: TelemetryHub[Reading, str]) -> None:
+    """Half of the ticks find nothing due."""
     subscription = hub.subscribe(plan(interval_s=1.0))
-    now_s = 0.0
-
-    async def sleep(duration_s: float) -> None:
-        nonlocal now_s
-        now_s += duration_s
-        hub.add(readings(round(now_s * 2)))
-        await asyncio.sleep(0)
-
-    driver = asyncio.ensure_future(drive(hub, 0.5, lambda: now_s, sleep))
-    assert [(await anext(subscription)).frame.data for _ in range(3)] == [b"a1", b"a2,a3", b"a4,a5"]
-    driver.cancel()
-    await asyncio.gather(driver, return_exceptions=True)
+    for tick in range(1, 6):
+        hub.add(readings(tick))
+        hub.tick(tick * 0.5)
+    assert [delivery.frame.data for delivery in drain(subscription)] == [b"a1", b"a2,a3", b"a4,a5"]
 
 
 def test_a_cut_sends_what_is_there(hub: TelemetryHub[Reading, str]) -> None:
