@@ -44,6 +44,7 @@ class CheckpointService:
         self._settings = settings
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="checkpoint reader")
         self._verifying = ""
+        self._is_closed = False
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
@@ -53,7 +54,8 @@ class CheckpointService:
         yield Route(_SERVICE + "PruneCheckpoints", Shape.UNARY, pb.PruneCheckpointsRequest, self.prune_checkpoints)
 
     def close(self) -> None:
-        """Take no more work; what a thread reads now, it reads to its end."""
+        """Take no more work; a verification that is under way ends within a few megabytes."""
+        self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def list_checkpoints(self, _: Call, request: pb.ListCheckpointsRequest) -> pb.ListCheckpointsResponse:
@@ -95,7 +97,7 @@ class CheckpointService:
         if self._verifying:
             raise EsperdError("VERIFICATION_BUSY", checkpoint_id=self._verifying)
         self._verifying = request.checkpoint_id
-        work = partial(_verify, store, request.checkpoint_id, self._run_id(request.run_id))
+        work = partial(self._verify, store, request.checkpoint_id, self._run_id(request.run_id))
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         future.add_done_callback(self._verified)
         problems, num_bytes = await asyncio.shield(future)
@@ -132,17 +134,17 @@ class CheckpointService:
         if not future.cancelled():
             future.exception()  # whoever still waits gets it; a caller that has left must not make it a stray one
 
+    def _verify(self, store: CheckpointStore, checkpoint_id: str, run_id: str) -> tuple[list[str], int]:
+        """In a thread."""
+        problems = store.verify(checkpoint_id, run_id, is_unwanted=lambda: self._is_closed)
+        try:
+            num_bytes = store.get(checkpoint_id, run_id).num_bytes
+        except EsperdError:  # among the problems already: the manifest is not right
+            num_bytes = 0
+        return list(problems), num_bytes
+
     async def _in_thread(self, work: Callable[[], FoundT]) -> FoundT:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def _verify(store: CheckpointStore, checkpoint_id: str, run_id: str) -> tuple[list[str], int]:
-    problems = store.verify(checkpoint_id, run_id)
-    try:
-        num_bytes = store.get(checkpoint_id, run_id).num_bytes
-    except EsperdError:  # among the problems already: the manifest is not right
-        num_bytes = 0
-    return list(problems), num_bytes
 
 
 def _prune(store: CheckpointStore, rule: Retention, run_id: str, *, is_dry: bool) -> tuple[list[StoredCheckpoint], int]:

@@ -6,6 +6,7 @@ A directory counts only with a whole manifest; everything else is invisible to `
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +73,16 @@ class CheckpointReader:
         """
         return read_stored(self._find(checkpoint_id, run_id))
 
-    def verify(self, checkpoint_id: str, run_id: str = "") -> tuple[str, ...]:
-        """Read all of it and give what is wrong; empty when it is sound. Raises EsperdError CHECKPOINT_UNKNOWN."""
+    def verify(
+        self, checkpoint_id: str, run_id: str = "", *, is_unwanted: Callable[[], bool] = lambda: False
+    ) -> tuple[str, ...]:
+        """Read all of it and give what is wrong; empty when it is sound.
+
+        `is_unwanted` is asked every few megabytes, since the files may be large and nobody may wait any more.
+
+        Raises:
+            EsperdError: CHECKPOINT_UNKNOWN, or DRAINING when it has become unwanted.
+        """
         path = self._find(checkpoint_id, run_id)
         try:
             stored = read_stored(path)
@@ -85,8 +94,10 @@ class CheckpointReader:
         chunk = memoryview(bytearray(_CHUNK_BYTES))
         for entry in stored.manifest.files:
             try:
-                _read_through(path, entry, None, chunk)
+                _read_through(path, entry, None, chunk, is_unwanted)
             except EsperdError as error:
+                if error.reason == "DRAINING":
+                    raise
                 problems.append(error.metadata["detail"])
         return tuple(problems)
 
@@ -137,7 +148,13 @@ def check_size(stored: StoredCheckpoint, entry: FileEntry) -> None:
         raise corrupt(stored.path.name, _wrong_size(entry, num_bytes))
 
 
-def _read_through(path: Path, entry: FileEntry, into: memoryview | None, chunk: memoryview | None) -> None:
+def _read_through(
+    path: Path,
+    entry: FileEntry,
+    into: memoryview | None,
+    chunk: memoryview | None,
+    is_unwanted: Callable[[], bool] | None = None,
+) -> None:
     digest = hashlib.sha256()
     num_read = 0
     try:
@@ -153,6 +170,8 @@ def _read_through(path: Path, entry: FileEntry, into: memoryview | None, chunk: 
                     break
                 digest.update(part[:got])
                 num_read += got
+                if is_unwanted is not None and is_unwanted():
+                    raise EsperdError("DRAINING")
     except OSError as error:
         raise corrupt(path.name, f"{entry.name} cannot be read ({error.strerror})") from error
     if num_read != entry.num_bytes or digest.hexdigest() != entry.sha256:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,9 +128,9 @@ async def test_one_verification_at_a_time(
     may_end = threading.Event()
     read = store.verify
 
-    def slowly(checkpoint_id: str, run_id: str = "") -> tuple[str, ...]:
+    def slowly(checkpoint_id: str, run_id: str = "", *, is_unwanted: Callable[[], bool]) -> tuple[str, ...]:
         may_end.wait(10)
-        return read(checkpoint_id, run_id)
+        return read(checkpoint_id, run_id, is_unwanted=is_unwanted)
 
     monkeypatch.setattr(store, "verify", slowly)
     first = asyncio.create_task(client.verify_checkpoint("t001-s000000100"))
@@ -248,3 +248,10 @@ async def test_timelines_and_seeds_that_were_left_behind(stage: Theatre, client:
     assert [step.timeline for step in (await client.seed("2")).transitions] == [1, 1]
     with pytest.raises(LeylineError, match="E-RUN-001"):
         await client.timelines("run-9")
+
+
+async def test_a_drain_ends_a_verification(stage: Theatre, client: AsyncClient, store: CheckpointStore) -> None:
+    """Gigabytes may be left to read: the daemon does not wait for them."""
+    stage.server._checkpoints._is_closed = True
+    with pytest.raises(LeylineError, match="E-SRV-001"):
+        await client.verify_checkpoint("t001-s000000100", timeout_s=0.0)

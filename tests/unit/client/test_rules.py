@@ -11,7 +11,15 @@ from esper.client.attempts import Attempts, backoff_s
 from esper.client.calls import Call
 from esper.client.credentials import Credentials
 from esper.client.cursor import Cursor
-from esper.client.errors import _LOCAL, LeylineError, Unreachable, from_command_error, local_error
+from esper.client.errors import (
+    _LOCAL,
+    LeylineError,
+    Unreachable,
+    _plain_error,
+    from_command_error,
+    local_error,
+)
+from esper.client.plans import roll_back
 from esper.client.signing import Signer, sign
 from esper.leyline.v1.command_pb2 import CommandError
 from esper.leyline.v1.envelope_pb2 import SignedHeader
@@ -65,6 +73,36 @@ def test_table_of_calls_is_the_contract() -> None:
         assert call.signed == policies[call.method].signed
         assert not call.signed or "envelope" in method.input_type.fields_by_name
     assert calls.DECISION_STREAM.payload_type is PolicyDecision
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: unix:/x: No such file or directory",
+            "no such socket",
+        ),
+        ("failed to connect to all addresses; last error: UNAVAILABLE: Connection refused", "nothing listens there"),
+        ("recvmsg:Connection reset by peer", "the connection was cut"),
+        ("some news of a later gRPC", "it cannot be reached"),
+    ],
+)
+def test_what_grpc_says_is_told_in_plain_words(said: str, told: str) -> None:
+    """Whoever has no daemon wants to know what to do, not what the transport is made of."""
+    text = _plain_error(grpc.StatusCode.UNAVAILABLE, said, "unix:/x").message
+    assert told in text
+    assert said not in text
+    assert "Start one with esperd serve FILE" in text
+    assert "in time" in _plain_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", "unix:/x").message
+
+
+def test_a_rollback_names_one_target() -> None:
+    """Step 0 is one; none or two are a mistake of the program."""
+    assert roll_back("", 0, "", 0, "", "r").rollback.WhichOneof("target") == "global_step"
+    assert roll_back("", None, "3", 1, "why", "r").rollback.before_seed_id == "3"
+    for wrong in (("", None, ""), ("c", 1, ""), ("c", None, "3")):
+        with pytest.raises(ValueError, match="exactly one"):
+            roll_back(*wrong, 0, "", "r")
 
 
 def test_sign_is_the_scheme_of_the_design() -> None:
