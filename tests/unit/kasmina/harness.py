@@ -149,6 +149,7 @@ class Run:
         data: Any = None,
         probe_data: Callable[[int], Sequence[Batch]] | None = None,
         make_optimizers: Callable[[nn.Module], Any] = TorchOptimizers,
+        clock: Any = None,
         **executor_options: Any,
     ) -> None:
         torch.manual_seed(random_seed)
@@ -157,7 +158,7 @@ class Run:
         self.autocast, self.clip, self.batch_size = autocast, clip, batch_size
         self.rng = torch.get_rng_state()
         self.data = data or Data()
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.events: list[TransitionEvent | NoticeEvent] = []
         self.step_number = 0
         self.losses: list[Tensor] = []
