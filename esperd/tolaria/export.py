@@ -72,7 +72,7 @@ def export_checkpoint(
     plan: ExportPlan,
     clock: Callable[[], float],
 ) -> Exported:
-    """Rebuild the run at a checkpoint, fold it, and write it.
+    """Rebuild the run at a checkpoint, fold it, and write it; what is there already from the same wish is given again.
 
     `search_path` is the folder of the configuration file.
 
@@ -81,7 +81,7 @@ def export_checkpoint(
             CHECKPOINT_MISMATCH; those of the task and device entries.
     """
     if plan.directory.exists():
-        raise EsperdError("FILE_EXISTS", path=plan.directory)
+        return _already_there(stored, plan)
     parts = _rebuilt(settings, search_path, stored, plan.device, clock)
     live = [seed for seed in parts.executor.seeds() if seed.stage in LIVE]
     if live and not plan.without_live_seeds:
@@ -101,6 +101,26 @@ def export_checkpoint(
     except (Exception, SystemExit) as error:  # the user's model runs here, and torch on whatever it is made of
         raise EsperdError("EXPORT_FAILED", detail=describe(error), traceback=user_traceback(error)) from error
     return Exported(plan.directory, files, FORMATS[plan.format].how_to_load)
+
+
+def _already_there(stored: StoredCheckpoint, plan: ExportPlan) -> Exported:
+    """An earlier export of the same, whole; a caller whose connection broke asks again. Raises FILE_EXISTS."""
+    path = plan.directory / MANIFEST
+    try:
+        document: Any = json.loads(path.read_bytes())
+        names = ("format", "run_id", "checkpoint_id", "device")
+        wanted = (plan.format, stored.manifest.run_id, stored.manifest.checkpoint_id, plan.device)
+        is_same = tuple(document[name] for name in names) == wanted
+        is_settled = plan.without_live_seeds or not document["seeds_left_out"]
+        files = [describe_file(plan.directory / file["name"]) for file in document["files"]]
+        is_whole = [(f.name, f.num_bytes, f.sha256) for f in files] == [
+            (f["name"], f["num_bytes"], f["sha256"]) for f in document["files"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EsperdError("FILE_EXISTS", path=plan.directory) from error
+    if not (is_same and is_settled and is_whole):
+        raise EsperdError("FILE_EXISTS", path=plan.directory)
+    return Exported(plan.directory, (*files, describe_file(path)), FORMATS[plan.format].how_to_load)
 
 
 # The run, rebuilt

@@ -60,10 +60,11 @@ def capture(model: nn.Module, inputs: Any, batch_size: int) -> ExportedGraph:
             program = _trace(model, inputs, None)
         except Exception as last:
             raise EsperdError("EXPORT_FAILED", detail=f"torch.export gave up: {_first_line(last)}") from last
-    is_dynamic = not note and any(isinstance(size, torch.SymInt) for size in _batch_sizes(program))
+    is_dynamic = not note and any(_is_open(size) for size in _batch_sizes(program))
     if not is_dynamic and not note:
         note = "the model itself fixes the batch size"
     _drop_checks(program.graph_module)
+    program.example_inputs = None  # training data, which is not for whoever gets the model
     return ExportedGraph(program, batch_size, is_dynamic, note)
 
 
@@ -106,6 +107,11 @@ def _batch_sizes(program: ExportedProgram) -> Iterator[Any]:
     for node in program.graph.nodes:
         if node.name in names and isinstance(node.meta.get("val"), Tensor) and node.meta["val"].dim() > 0:
             yield node.meta["val"].shape[0]
+
+
+def _is_open(size: Any) -> bool:
+    """Whether a size is a symbol that may still be any number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
 def _tensor_of(program: ExportedProgram, spec: InputSpec) -> Tensor:

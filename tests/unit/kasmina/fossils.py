@@ -59,26 +59,11 @@ class Grown:
 
     def plant(self, site: str, blueprint_id: str, mode: BlendMode, *, amplitude: float = 1.0) -> Seed:
         """Put a fossil that changes the output on top of what is at the site."""
-        seed = self._seed(site, blueprint_id, mode)
-        seed.set_alpha(1.0)
-        seed.amplitude = amplitude
-        seed.blender.lift_cap()
-        seed.blender.eval()
-        seed.stage = Stage.FOSSILIZED
-        slot = self.garden.slots[site]
-        slot.fossils.append(seed)
-        slot.refresh()
-        return seed
+        return plant(self.executor, site, blueprint_id, mode, amplitude=amplitude)
 
     def graft(self, site: str, blueprint_id: str, stage: Stage, alpha: float) -> Seed:
         """Let a live seed blend at the site."""
-        seed = self._seed(site, blueprint_id, BlendMode.RESIDUAL)
-        seed.set_alpha(alpha)
-        seed.stage = stage
-        slot = self.garden.slots[site]
-        slot.grafted = seed
-        slot.refresh()
-        return seed
+        return graft(self.executor, site, blueprint_id, stage, alpha)
 
     def clear(self) -> None:
         """Take everything out again."""
@@ -93,18 +78,45 @@ class Grown:
         with torch.no_grad():
             return self.forward(self.inputs)
 
-    def _seed(self, site: str, blueprint_id: str, mode: BlendMode) -> Seed:
-        garden, slot = self.garden, self.garden.slots[site]
-        seed_id = len(garden.seeds) + 1
-        command = SeedCommand(Operation.GERMINATE, site=site, blueprint_id=blueprint_id, blend_mode=mode)
-        plan, descriptor = plan_for(command, garden.registry, garden.settings, Attribution("c-1", "tester"))
-        seed = build_seed(seed_id, slot, plan, descriptor, Cost(0, 0, 0, 0), garden.host, garden.random_seed, 0)
-        generator = torch.Generator().manual_seed(seed_id)
-        with torch.no_grad():
-            for parameter in seed.parameters:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-        garden.seeds[seed_id] = seed
-        return seed
+
+def plant(executor: SeedExecutor, site: str, blueprint_id: str, mode: BlendMode, *, amplitude: float = 1.0) -> Seed:
+    """Put a fossil that changes the output on top of what is at the site."""
+    seed = _seed(executor, site, blueprint_id, mode)
+    seed.set_alpha(1.0)
+    seed.amplitude = amplitude
+    seed.blender.lift_cap()
+    seed.blender.eval()
+    seed.stage = Stage.FOSSILIZED
+    seed.ema = []
+    slot = executor._garden.slots[site]
+    slot.fossils.append(seed)
+    slot.refresh()
+    return seed
+
+
+def graft(executor: SeedExecutor, site: str, blueprint_id: str, stage: Stage, alpha: float) -> Seed:
+    """Let a live seed blend at the site."""
+    seed = _seed(executor, site, blueprint_id, BlendMode.RESIDUAL)
+    seed.set_alpha(alpha)
+    seed.stage = stage
+    slot = executor._garden.slots[site]
+    slot.grafted = seed
+    slot.refresh()
+    return seed
+
+
+def _seed(executor: SeedExecutor, site: str, blueprint_id: str, mode: BlendMode) -> Seed:
+    garden = executor._garden
+    slot, seed_id = garden.slots[site], len(garden.seeds) + 1
+    command = SeedCommand(Operation.GERMINATE, site=site, blueprint_id=blueprint_id, blend_mode=mode)
+    plan, descriptor = plan_for(command, garden.registry, garden.settings, Attribution("c-1", "tester"))
+    seed = build_seed(seed_id, slot, plan, descriptor, Cost(0, 0, 0, 0), garden.host, garden.random_seed, 0)
+    generator = torch.Generator().manual_seed(seed_id)
+    with torch.no_grad():
+        for parameter in seed.parameters:
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    garden.seeds[seed_id] = seed
+    return seed
 
 
 def example(name: str) -> Grown:
