@@ -94,8 +94,14 @@ class Captured:
         self._block = block
         self._holders = [0]
 
+    def check_held(self) -> None:
+        """Raise RuntimeError when everybody has let go of it, so that its memory may hold something else."""
+        if not self._holders:
+            raise RuntimeError("a captured state is used after its release")
+
     def retain(self) -> None:
         """Hold it once more; only for somebody who holds it."""
+        self.check_held()
         self._holders.append(1)  # a list's append and pop are atomic, an integer's += is not
 
     def release(self) -> None:
@@ -157,15 +163,19 @@ class BufferPool:
         return block
 
     def fill(self, block: _Block, tensors: list[torch.Tensor]) -> None:
-        """Copy the live tensors; when it returns, they may change again."""
+        """Copy the live tensors; when it returns, they may change again. Raises EsperdError CHECKPOINT_FAILED."""
         if not tensors:
             return
-        with torch.no_grad():
-            torch._foreach_copy_(block.views, tensors, non_blocking=self._is_cuda)
-        if self._is_cuda:
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
-            done.record(torch.cuda.current_stream(self._device))
-            done.synchronize()
+        try:
+            with torch.no_grad():
+                torch._foreach_copy_(block.views, tensors, non_blocking=self._is_cuda)
+            if self._is_cuda:
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
+                done.record(torch.cuda.current_stream(self._device))
+                done.synchronize()
+        except RuntimeError as error:  # torch has no other; what is wrong with the device shows in the next step
+            self.give_back(block)
+            raise EsperdError("CHECKPOINT_FAILED", detail=f"the state could not be copied ({error})") from error
 
     def give_back(self, block: _Block) -> None:
         """Take a block back; beyond `max_free` the oldest goes."""
@@ -186,7 +196,8 @@ def capture(tree: Mapping[str, Any], pool: BufferPool) -> Captured:
     are only read.
 
     Raises:
-        EsperdError: CHECKPOINT_UNSAVABLE with the path of what cannot be saved, CHECKPOINT_FAILED without memory.
+        EsperdError: CHECKPOINT_UNSAVABLE with the path of what cannot be saved, CHECKPOINT_FAILED without memory or
+            when the device fails.
     """
     encoder = Encoder()
     plain = {}
@@ -211,6 +222,7 @@ def rebuild(captured: Captured) -> dict[str, Any]:
     Raises:
         EsperdError: CHECKPOINT_CORRUPT, the plain part and the tensors do not fit each other.
     """
+    captured.check_held()
     decoder = Decoder(captured.tensors)
     try:
         tree = {section: decoder.decode(value) for section, value in captured.plain.items()}
@@ -227,6 +239,9 @@ def write_files(captured: Captured, pending: PendingCheckpoint) -> None:
     Raises:
         EsperdError: CHECKPOINT_FAILED when the disk refuses.
     """
+    captured.check_held()
+    if captured.tensors and not captured.parts:
+        raise ValueError("what was read from files is not written again")
     for section, data in captured.parts:
         with pending.file(section.name + _SUFFIX) as file:
             file.write(section.head)

@@ -196,8 +196,9 @@ def test_memory_comes_back_when_everybody_let_go(pool: BufferPool) -> None:
     first.release()
     assert first.tensors == {}
     assert capture(tree, pool).tensors["model/w"].data_ptr() == address
-    with pytest.raises(RuntimeError):
-        first.release()
+    for use in (first.release, first.retain, lambda: rebuild(first)):
+        with pytest.raises(RuntimeError):
+            use()
 
 
 def test_memory_is_reused_for_a_state_that_has_grown_a_little(pool: BufferPool) -> None:
@@ -265,6 +266,18 @@ def test_memory_that_is_not_there_is_an_error_of_the_catalogue(pool: BufferPool)
     with pytest.raises(EsperdError) as caught:
         capture({"model": torch.ones(1).expand(1 << 55)}, pool)
     assert caught.value.reason == "CHECKPOINT_FAILED"
+
+
+def test_only_a_capture_that_is_held_is_written(store: CheckpointStore, pool: BufferPool) -> None:
+    """A released one, or one that came from files, would leave tensors out; both are faults and leave nothing."""
+    captured = capture({"model": torch.ones(3)}, pool)
+    read = read_files(write(store, captured))
+    captured.release()
+    store.remove(DRAFT.checkpoint_id)
+    for unusable, fault in ((captured, RuntimeError), (read, ValueError)):
+        with pytest.raises(fault):
+            write(store, unusable)
+    assert store.list() == ()
 
 
 def test_an_empty_state_is_a_state(store: CheckpointStore, pool: BufferPool) -> None:
