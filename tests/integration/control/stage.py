@@ -10,7 +10,7 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from esperd.leyline.vocabulary import (
     TrainingMode,
 )
 from esperd.oona.checkpoints.store import CheckpointStore
+from esperd.oona.records import CommandRecord
 from esperd.oona.sqlite_journal import SqliteJournal
 
 COST = Cost(100, 1000, 2000, 400)
@@ -270,8 +271,10 @@ async def open_stage(
     ring: str | None = RING,
     monotonic: Callable[[], float] = time.monotonic,
     store: CheckpointStore | None = None,
+    earlier: Sequence[CommandRecord] | None = None,
+    settled: Sequence[Outcome] = (),
 ) -> AsyncIterator[Theatre]:
-    """Build it, serve, and leave nothing behind."""
+    """Build it, serve, and leave nothing behind. `earlier` and `settled` are what earlier starts of the run did."""
     settings = Settings(
         run=RunSettings(directory=str(directory)),
         control=control or ControlSettings(),
@@ -281,6 +284,8 @@ async def open_stage(
     bridge = Bridge(first_snapshot=first_snapshot(phase), box_capacity=settings.control.command_box_capacity)
     journal = await SqliteJournal.open(directory / "journal.db")
     await journal.append(run_started(bridge.snapshot().run, settings, revision=5))
+    await journal.accept(earlier or ())
+    await journal.settle(settled, time.time())
     verifier = Verifier(
         keyring=None if ring is None else KeyRing.from_text(ring),
         audience=identity.server_id,
@@ -299,6 +304,7 @@ async def open_stage(
         monotonic=monotonic,
         log=structlog.get_logger(),
         store=store,
+        unsettled=None if earlier is None else await journal.unsettled(),
     )
     bound = await server.start()
     trainer.start()

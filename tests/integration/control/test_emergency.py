@@ -1,6 +1,8 @@
 """The emergency lane over the wire: answered by the trainer, before everything else, under any load."""
 
 import asyncio
+import hashlib
+import threading
 from typing import Any
 
 import grpc
@@ -15,9 +17,11 @@ from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
 
 from esperd.config.settings import ControlSettings
+from esperd.control.recorded_commands import to_command
 from esperd.leyline.commands import EmergencyCommand
+from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import TrainerPhase
-from esperd.oona.records import CommandQuery
+from esperd.oona.records import CommandQuery, CommandRecord, HistoryQuery, RowKind
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command, open_stage
 
 RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
@@ -132,3 +136,46 @@ async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:
         await asyncio.gather(*flood, return_exceptions=True)
         await flooding.close()
         await eventually(lambda: stage.server._pacer.num_waiting == 0)
+
+
+async def test_an_answered_emergency_is_durable(stage: Theatre) -> None:
+    """Its row is in the journal when the caller hears of it: from then on a kill of the daemon cannot undo it."""
+    answer = await raise_one(stage)
+    kept = await stage.journal.get_command(answer.emergency.emergency_id.removeprefix("e-"))
+    assert kept is not None
+    assert kept.method == RAISE
+
+
+async def test_a_stuck_disk_holds_an_emergency_for_its_deadline_at_most(stage: Theatre) -> None:
+    """It is answered then, for the trainer has it, and the history tells that the answer came before the row."""
+    goes_on = threading.Event()
+    stage.journal._writer.submit(goes_on.wait)
+    try:
+        answer = await raise_one(stage, acknowledge_within_ms=200)
+        assert answer.emergency.level == 4
+        assert (await stage.journal.list_commands(CommandQuery())).rows == ()
+    finally:
+        goes_on.set()
+    await eventually(lambda: stage.server._recorder.is_idle)
+    (row,) = (await stage.journal.list_history(HistoryQuery(kinds=(RowKind.NOTICE,)))).rows
+    assert isinstance(row.record, NoticeEvent)
+    assert (row.record.kind, row.record.attributes["emergency_id"]) == (
+        "emergency.unwritten",
+        answer.emergency.emergency_id,
+    )
+
+
+async def test_a_request_that_an_earlier_start_accepted_is_answered_by_its_outcome(stage: Theatre) -> None:
+    """Sent again after a restart while the trainer has still to carry it out: the caller waits, nothing is doubled."""
+    signal = pb.EmergencySignal(level=4, reason="smoke", request_id="again").SerializeToString()
+    digest = hashlib.sha256(signal).digest()
+    record = CommandRecord(
+        "old-1", "again", "operator", "operator-1", RAISE, "emergency", signal, digest, 1.8e9, "smoke"
+    )
+    (accepted,) = await stage.journal.accept([record])
+    stage.server._commands.reopen([accepted.record])
+    asking = asyncio.ensure_future(raise_one(stage, request_id="again"))
+    await eventually(lambda: bool(stage.server._commands._acknowledgements))
+    stage.trainer.at_safe_point(lambda: stage.trainer._apply(to_command(accepted.record)))
+    assert (await asking).emergency.emergency_id == "e-old-1"
+    assert len(stage.trainer.snapshot.emergencies) == 1

@@ -25,8 +25,10 @@ def start_daemon(folder: Path) -> Iterator[StartDaemon]:
     """Starts daemons in the folder; all are ended with the test, and show their log if it failed."""
     started: list[DaemonProcess] = []
 
-    def start(*overrides: str, task: str = "tiny_task:build", keys: bool = True) -> DaemonProcess:
-        started.append(DaemonProcess(folder, *overrides, task=task, keys=keys))
+    def start(
+        *overrides: str, task: str = "tiny_task:build", keys: bool = True, new_run: bool = False
+    ) -> DaemonProcess:
+        started.append(DaemonProcess(folder, *overrides, task=task, keys=keys, new_run=new_run))
         return started[-1]
 
     yield start

@@ -21,6 +21,7 @@ from esperd.cli.keys import make_key_pair
 TINY_TASK = '''
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -45,6 +46,18 @@ def slow() -> Task:
 
 def broken() -> Task:
     raise RuntimeError("no data today")
+
+
+def fragile() -> Task:
+    """A task that fails in a step for as long as there is a file `broken` beside this one."""
+    task, broken = build(), Path(__file__).with_name("broken")
+
+    def loss_fn(output, y):
+        if broken.exists():
+            raise RuntimeError("no power today")
+        return nn.functional.mse_loss(output, y)
+
+    return replace(task, loss_fn=loss_fn)
 '''
 
 START_S = 60.0
@@ -53,7 +66,9 @@ START_S = 60.0
 class DaemonProcess:
     """One `esperd serve`; `stop` must be called."""
 
-    def __init__(self, folder: Path, *overrides: str, task: str = "tiny_task:build", keys: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *overrides: str, task: str = "tiny_task:build", keys: bool = True, new_run: bool = False
+    ) -> None:
         self.folder = folder
         self.address = f"unix:{folder / 'run' / 'leyline.sock'}"
         self.key_file = folder / "operator.toml"
@@ -65,6 +80,7 @@ class DaemonProcess:
             ring = folder / "run" / "keys.toml"
             make_key_pair("operator", permissions, ring, self.key_file, "", now_unix_s=time.time() - 1)
         arguments = [value for override in overrides for value in ("--set", override)]
+        arguments += ["--new-run"] if new_run else []
         self.log_path = folder / "daemon.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
