@@ -15,6 +15,7 @@ from esper.leyline.v1 import checkpoint_service_pb2, vocabulary_pb2
 if TYPE_CHECKING:
     from esper.client.sync import Client
 
+_OVER = (vocabulary_pb2.TRAINER_PHASE_FINISHED, vocabulary_pb2.TRAINER_PHASE_FAILED)
 FORMATS = {
     "safetensors": checkpoint_service_pb2.EXPORT_FORMAT_SAFETENSORS,
     "torch-export": checkpoint_service_pb2.EXPORT_FORMAT_TORCH_EXPORT,
@@ -69,7 +70,7 @@ def export(
 
 def _newest(client: "Client", reason: str, timeout_s: float) -> str:
     """A checkpoint of now; of a run that is over, its last one."""
-    if client.run().run.phase == vocabulary_pb2.TRAINER_PHASE_FINISHED:
+    if client.run().run.phase in _OVER:
         found = next(iter(client.checkpoints(page_size=1).checkpoints), None)
     else:
         done = client.checkpoint(note="for an export", reason=reason, timeout_s=timeout_s)

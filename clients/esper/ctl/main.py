@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     "stop": ("esper.ctl.run_changes:stop", "End the run; the daemon stays up."),
     "checkpoint": ("esper.ctl.checkpoints:checkpoint", "Checkpoints: create, list, show, verify, prune."),
     "rollback": ("esper.ctl.rollback:rollback", "Go back to an earlier state of the run."),
+    "export": ("esper.ctl.export:export", "The grown model as files that load without the daemon."),
     "lr": ("esper.ctl.run_changes:lr", "Change a learning rate, live."),
     "hyper": ("esper.ctl.run_changes:hyper", "Change hyper-parameters, live."),
     "breaker": ("esper.ctl.run_changes:breaker", "Circuit breakers: list, open, close."),
