@@ -102,12 +102,19 @@ def verify(where: Where, checkpoint_id: str, is_all: bool, run_id: str, timeout_
 
 
 def _verify(where: Where, checkpoint_id: str, run_id: str, timeout_s: float, output: str) -> None:
+    from esper.client.errors import LeylineError
+
     rows: list[dict[str, object]] = []
     with where.client() as client:
         names, damaged = ([checkpoint_id], []) if checkpoint_id else _names(client, run_id)
         rows += [_verdict(one.checkpoint_id, [one.problem], 0, output) for one in damaged]
         for name in names:
-            answer = client.verify_checkpoint(name, run_id=run_id, timeout_s=timeout_s)
+            try:
+                answer = client.verify_checkpoint(name, run_id=run_id, timeout_s=timeout_s)
+            except LeylineError as error:
+                if checkpoint_id or error.reason != "CHECKPOINT_UNKNOWN":
+                    raise
+                continue  # the run has gone on and let it go since it was listed
             rows.append(_verdict(name, answer.problems, answer.num_bytes, output))
     if output == "table" and not rows:
         click.echo("no checkpoints")

@@ -57,9 +57,16 @@ class Losses:
 
 
 def find(
-    target: Target, answer: run_service_pb2.GetRunResponse, germinated_step: int | None
+    target: Target, answer: run_service_pb2.GetRunResponse, germinated_step: int | None, tier: str = ""
 ) -> state_pb2.RestorePoint | None:
-    """The state that a rollback goes to; `germinated_step` is that of the seed that the target names."""
+    """The state that a rollback goes to.
+
+    Args:
+        target: what was typed.
+        answer: the run with its restore points.
+        germinated_step: of the seed that the target names.
+        tier: `fast` takes only what memory holds, `full` only what is on disk.
+    """
     if target.checkpoint_id:
         named = (point for point in answer.restore_points if point.checkpoint_id == target.checkpoint_id)
         return next(named, None)
@@ -70,6 +77,7 @@ def find(
         point
         for point in answer.restore_points
         if point.is_good and point.global_step <= newest and is_on(steps, point.timeline, point.global_step)
+        if (tier != "fast" or point.in_memory) and (tier != "full" or point.checkpoint_id)
     ]
     return max(fitting, key=lambda point: (point.timeline, point.global_step), default=None)
 

@@ -33,6 +33,29 @@ class _Plan:
     losses: Losses
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What was typed."""
+
+    target: Target
+    tier: str
+    reason: str
+    request_id: str
+
+    def command(self, point: state_pb2.RestorePoint | None) -> command_pb2.AdaptationCommand:
+        """What the daemon is asked: the target as it was typed, or with a tier the very state that was found."""
+        from esper.client.plans import roll_back
+
+        target = self.target
+        if self.tier and point is not None and not target.checkpoint_id:
+            is_full = self.tier == "full"
+            target = Target(point.checkpoint_id) if is_full else Target(global_step=point.global_step)
+        wanted: Any = vocabulary_pb2.RollbackTier.Value(f"ROLLBACK_TIER_{self.tier.upper()}") if self.tier else 0
+        return roll_back(
+            target.checkpoint_id, target.global_step, target.before_seed_id, wanted, self.reason, self.request_id
+        )
+
+
 @click.command()
 @click.option("--to", "text", required=True, metavar='STEP|CHECKPOINT|"before seed N"',
               help="A step or a seed leads to the newest good state before it.")  # fmt: skip
@@ -57,23 +80,15 @@ def rollback(
     output: str,
 ) -> None:
     """Go back to an earlier state of the run, on a new timeline; what came after it is left behind."""
-    target = Target.read(text)
-    asked = _command(target, tier, reason, request_id)
-    run_reporting(_roll_back, where, target, asked, dry_run, yes, timeout_s, output)
+    wish = _Wish(Target.read(text), tier or "", reason, request_id)
+    run_reporting(_roll_back, where, wish, dry_run, yes, timeout_s, output)
 
 
-def _roll_back(
-    where: Where,
-    target: Target,
-    asked: command_pb2.AdaptationCommand,
-    dry_run: bool,
-    yes: bool,
-    timeout_s: float,
-    output: str,
-) -> None:
+def _roll_back(where: Where, wish: _Wish, dry_run: bool, yes: bool, timeout_s: float, output: str) -> None:
     with where.client() as client:
+        plan = _plan(client, wish)
+        asked = wish.command(plan.point)
         _check(client, asked)
-        plan = _plan(client, target)
         if dry_run or output == "table":
             _tell(plan, output)
         if dry_run:
@@ -99,14 +114,16 @@ def _check(client: "Client", asked: command_pb2.AdaptationCommand) -> None:
     client.submit(trial)
 
 
-def _plan(client: "Client", target: Target) -> _Plan:
+def _plan(client: "Client", wish: _Wish) -> _Plan:
+    target = wish.target
     before = client.run()
     stories = [client.seed(seed.seed_id) for seed in client.seeds(with_gone=True).seeds]
     germinated = None
     if target.before_seed_id:
         germinated = client.seed(target.before_seed_id).seed.germinated_step
-    point = landing.find(target, before, germinated)
+    point = landing.find(target, before, germinated, wish.tier)
     if point is None:
+        _check(client, wish.command(None))
         raise Failed(
             "E-RBK-001: There is no state to go back to: no good one is as old as that. "
             "esperctl checkpoint list shows the states that there are."
@@ -201,10 +218,3 @@ def _raise_unless_back(done: command_pb2.Command, timeout_s: float) -> None:
             f"It may still take effect; look again with esperctl command get {done.command_id}."
         )
     raise Failed(done.error.message or f"the command is {words.command_state(done.state)}")
-
-
-def _command(target: Target, tier: str | None, reason: str, request_id: str) -> command_pb2.AdaptationCommand:
-    from esper.client.plans import roll_back
-
-    wanted: Any = vocabulary_pb2.RollbackTier.Value(f"ROLLBACK_TIER_{tier.upper()}") if tier else 0
-    return roll_back(target.checkpoint_id, target.global_step, target.before_seed_id, wanted, reason, request_id)
