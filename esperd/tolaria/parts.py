@@ -94,6 +94,7 @@ class Parts:
             report=self.report,
             clock=self.clock,
             random_seed=settings.run.random_seed,
+            is_clock_trusted=not settings.training.deterministic,
         )
         self.safety = Safety(settings.budgets, self.executor, self.report, self.clock)
         self.rate_phase = RatePhase(self.task.optimizer, self.task.scheduler)

@@ -192,6 +192,8 @@ class Trainer:
         else:
             resuming.resume(parts, self._store, self._keeper, self.dispatcher, self.safe_point, self._read_past)
             failpoint("resume.restored")
+        for text in parts.feed.take_warnings():
+            parts.note("data.inexact", text, "warning")
         self.safe_point.begin()
         if parts.standing.is_paused or self.safety.is_halted:
             self.safe_point.stand_still()
