@@ -4,9 +4,8 @@
 CPU copies only. Knows neither what the state means nor which checkpoints there are.
 """
 
-import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from esperd.oona.checkpoints.pending import PendingCheckpoint
 from esperd.oona.checkpoints.reading import StoredCheckpoint, check_size, read_verified
 from esperd.tolaria import safetensors_header
 from esperd.tolaria.safetensors_header import Place
-from esperd.tolaria.state_plain import Decoder, Encoder
+from esperd.tolaria.state_plain import Decoder, Encoder, to_json
 
 _STATE_NAME = "state.json"
 _SUFFIX = ".safetensors"
@@ -250,7 +249,9 @@ def write_files(captured: Captured, pending: PendingCheckpoint) -> None:
             failpoint(f"checkpoint.writing.{section.name}")
             file.write(data[middle:])
     with pending.file(_STATE_NAME) as file:
-        for piece in _as_json(captured.plain):
+        for number, piece in enumerate(to_json(captured.plain)):
+            if number == 1:
+                failpoint("checkpoint.writing.state")
             file.write(piece)
 
 
@@ -290,18 +291,6 @@ def _read_tensors(file_name: str, data: torch.Tensor) -> dict[str, torch.Tensor]
     if section == file_name or any(place.name.split("/")[0] != section for place in places):
         raise ValueError("it holds what belongs elsewhere")
     return {place.name: _view(data, place, begin) for place in places}
-
-
-def _as_json(plain: dict[str, Any]) -> Iterator[bytes]:
-    """In pieces, since the interpreter is held while one is made; a failpoint in the middle."""
-    separator = b"{"
-    for number, (section, value) in enumerate(plain.items()):
-        if number == len(plain) // 2:
-            failpoint("checkpoint.writing.state")
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        yield separator + json.dumps(section).encode() + b":" + text.encode()
-        separator = b",\n"
-    yield b"}\n" if plain else b"{}\n"
 
 
 def _lay_out(signature: _Signature) -> _Layout:

@@ -1,7 +1,6 @@
 """Values become plain JSON and come back exactly; what has a meaning of its own is refused with its path."""
 
 import enum
-import json
 import math
 import random
 import struct
@@ -16,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esperd.leyline.errors import EsperdError
-from esperd.tolaria.state_plain import Decoder, Encoder
+from esperd.oona.checkpoints.manifest import strict_json
+from esperd.tolaria.state_plain import Decoder, Encoder, to_json
 
 
 def round_trip(value: Any) -> Any:
     """Through JSON text, as a file would."""
     encoder = Encoder()
-    plain = encoder.encode("section", value)
-    text = json.dumps(plain, allow_nan=False)
+    text = b"".join(to_json({"section": encoder.encode("section", value)}))
     tensors = {name: t.detach().clone() for name, t in zip(encoder.names, encoder.tensors, strict=True)}
-    return Decoder(tensors).decode(json.loads(text))
+    return Decoder(tensors).decode(strict_json(text)["section"])
 
 
 def same(one: Any, other: Any) -> bool:
@@ -93,6 +92,12 @@ def test_any_value_survives_a_round_trip(value: Any) -> None:
         {"$": "tensor", "name": "x"},
         deque([1, 2], maxlen=2),
         random.Random(3).getstate(),
+        [0.1] * 63,
+        [0.1] * 64,
+        [0.1] * 65,
+        [math.inf] * 129,
+        {"a": {"b": {"c": {"d": {"e": {}, "f": []}, "g": [[]] * 200}}}},
+        {str(n): n for n in range(1000)},
         torch.float32,
         torch.bfloat16,
         torch.device("cpu"),
@@ -179,6 +184,16 @@ def test_what_cannot_be_saved_is_named_by_its_path(value: Any, path: str) -> Non
         Encoder().encode("section", value)
     assert caught.value.reason == "CHECKPOINT_UNSAVABLE"
     assert caught.value.metadata["path"] == path
+
+
+def test_a_long_text_comes_in_pieces_that_are_one_json() -> None:
+    """Sections one by one, and none of them in one piece when it is long; no section is an empty object."""
+    plain = {"a": {str(n): [0.5] * 100 for n in range(1000)}, "b": [], "c": {}}
+    pieces = list(to_json(plain))
+    assert len(pieces) > 10
+    assert strict_json(b"".join(pieces)) == plain
+    assert max(map(len, pieces)) < 100_000
+    assert strict_json(b"".join(to_json({}))) == {}
 
 
 def test_what_holds_itself_is_refused() -> None:
