@@ -6,7 +6,7 @@ A state that cannot be written is an event and an emergency, never the end of tr
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -74,6 +74,7 @@ class Keeper:
         self._requests: list[_Request] = []
         self._asked: dict[str, tuple[Command, Position]] = {}
         self._ids: set[str] = set()
+        self._unusable_ids: set[str] = set()
         self._results: deque[Result] = deque()
         self._last_kept: Position | None = None
         self._next_step = 0
@@ -140,6 +141,8 @@ class Keeper:
         """Write the last state of this start and wait until it is durable."""
         if self._writer is None or self._is_stopped:
             return
+        self._writer.wait_idle(_FLUSH_S)  # the writer may have as many waiting as it takes, and this one must be taken
+        self.take_results()
         self.request(CheckpointKind.FINAL)
         self.tend()
         if not self._writer.wait_idle(_FLUSH_S):
@@ -191,6 +194,10 @@ class Keeper:
         self._last_kept = position
         self._set_next_date(position[1])
         self._show()
+
+    def avoid(self, names: Iterable[str]) -> None:
+        """Checkpoints with these ids lie on disk, but cannot be used: no other one may take their ids."""
+        self._unusable_ids.update(names)
 
     def _judge(self, step: int) -> None:
         due = self._parts.goodness.healthy(step)
@@ -266,10 +273,9 @@ class Keeper:
     def _new_id(self, kind: CheckpointKind, position: Position) -> str:
         suffix = "" if kind is CheckpointKind.SCHEDULED else f"-{kind.name.lower()}"
         name = f"t{position[0]:03d}-s{position[1]:09d}{suffix}"
-        if kind not in (CheckpointKind.FINAL, CheckpointKind.REQUESTED):
-            return name
+        may_come_twice = kind in (CheckpointKind.FINAL, CheckpointKind.REQUESTED)
         number, first = 1, name
-        while name in self._ids:
+        while name in self._unusable_ids or (may_come_twice and name in self._ids):
             number += 1
             name = f"{first}-{number}"
         return name

@@ -2,9 +2,11 @@
 
 Training thread only, before the first step. A damaged checkpoint is passed over, with a notice, for the one before it;
 without any the run begins anew from its random seed, which is the same run, and the journal has the rest.
-"""
 
-from collections.abc import Iterator
+A checkpoint counts from when the journal knows it: its row follows those of all that happened before, so that nothing
+that the state contains is missing there. One that came to the disk just before the daemon was killed, and not into the
+journal, may hold what the journal has never heard of; it goes.
+"""
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RunResumed
@@ -12,14 +14,14 @@ from esperd.leyline.vocabulary import CheckpointKind, TrainerPhase
 from esperd.oona.checkpoints.manifest import Manifest
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.oona.checkpoints.store import CheckpointStore
-from esperd.oona.past import ReadPast
+from esperd.oona.past import ReadPast, RunPast
 from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import CatchUp
 from esperd.tolaria.dispatch import Dispatcher
 from esperd.tolaria.keeping import Keeper
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.safe_point import SafePoint
-from esperd.tolaria.state_tree import Captured, read_files, rebuild
+from esperd.tolaria.state_tree import read_files, rebuild
 
 
 def resume(
@@ -34,17 +36,15 @@ def resume(
 
     Raises EsperdError CHECKPOINT_MISMATCH when a sound checkpoint does not fit the task.
     """
-    stored = () if store is None else store.list(parts.progress.run_id)
-    manifest = _restore(parts, stored)
     publisher, progress = parts.publisher, parts.progress
-    past = read_past(
-        after_sequence=0 if manifest is None else manifest.sequence,
-        after_revision=0 if manifest is None else manifest.journal_revision,
-        state_revision=0 if manifest is None else manifest.revision,
-    )
+    stored = [] if store is None else sorted(store.list(progress.run_id), key=_age)
+    manifest, past = _restore(parts, store, stored, read_past)
     catch_up = CatchUp(past, progress.position)
     if manifest is not None:
-        keeper.adopt([one for one in stored if _position(one) <= progress.position], progress.position)
+        keeper.adopt(stored, progress.position)
+    if store is not None:
+        keeper.avoid({one.path.name for one in store.list(progress.run_id)} - {one.path.name for one in stored})
+        keeper.avoid(name for name, _ in store.damaged(progress.run_id))
     progress.resumed_from = "" if manifest is None else manifest.checkpoint_id
     first_revision = publisher.revision
     parts.bridge.record(
@@ -66,23 +66,50 @@ def resume(
     publisher.publish()
 
 
-def _restore(parts: Parts, stored: tuple[StoredCheckpoint, ...]) -> Manifest | None:
-    """Restore the newest checkpoint that is sound; None when there is none, and the run is at its beginning."""
-    for checkpoint, captured in _sound(parts, stored):
-        saved_state.restore(parts, rebuild(captured), within_run=False)
-        captured.release()
-        return checkpoint.manifest
+def _restore(
+    parts: Parts, store: CheckpointStore | None, stored: list[StoredCheckpoint], read_past: ReadPast
+) -> tuple[Manifest | None, RunPast]:
+    """Restore the newest of `stored` that is sound and known to the journal; it stays the last one there.
+
+    Without any the run is at its beginning.
+    """
+    while stored:
+        manifest = stored[-1].manifest
+        past = read_past(
+            after_sequence=manifest.sequence,
+            after_revision=manifest.journal_revision,
+            state_revision=manifest.revision,
+        )
+        if not past.counts(manifest.checkpoint_id):
+            assert store is not None  # it is where they come from
+            _remove(parts, store, stored.pop())
+        elif _restored(parts, stored[-1]):
+            return manifest, past
+        else:
+            stored.pop()
     parts.count_flops()
-    return None
+    return None, read_past(after_sequence=0, after_revision=0, state_revision=0)
 
 
-def _sound(parts: Parts, stored: tuple[StoredCheckpoint, ...]) -> Iterator[tuple[StoredCheckpoint, Captured]]:
-    """Checkpoints that can be read, newest first."""
-    for checkpoint in sorted(stored, key=_age, reverse=True):
-        try:
-            yield checkpoint, read_files(checkpoint)
-        except EsperdError as error:
-            parts.note("checkpoint.damaged", error.message, "error", checkpoint_id=checkpoint.manifest.checkpoint_id)
+def _restored(parts: Parts, checkpoint: StoredCheckpoint) -> bool:
+    """Put the run into this state; False when it cannot be read."""
+    try:
+        captured = read_files(checkpoint)
+    except EsperdError as error:
+        parts.note("checkpoint.damaged", error.message, "error", checkpoint_id=checkpoint.manifest.checkpoint_id)
+        return False
+    saved_state.restore(parts, rebuild(captured), within_run=False)
+    captured.release()
+    return True
+
+
+def _remove(parts: Parts, store: CheckpointStore, checkpoint: StoredCheckpoint) -> None:
+    """Its state will be reached again, and written with what the journal then knows."""
+    manifest = checkpoint.manifest
+    try:
+        store.remove(manifest.checkpoint_id, manifest.run_id)
+    except EsperdError as error:
+        parts.note("checkpoint.not_pruned", error.message, "warning", checkpoint_id=manifest.checkpoint_id)
 
 
 def _age(checkpoint: StoredCheckpoint) -> tuple[tuple[int, int], int, bool, float]:
