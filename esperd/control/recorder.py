@@ -149,7 +149,8 @@ class Recorder:
     async def _write_group(self) -> None:
         """Write the oldest rows of each kind; they leave the lists only when they are durable."""
         await self._write_commands(self._commands[:MAX_GROUP])
-        outcomes, records = self._outcomes[:MAX_GROUP], self._records[:MAX_GROUP]
+        outcomes = self._outcomes[:MAX_GROUP]
+        records = self._records[:MAX_GROUP] if self._are_records_due(outcomes) else []
         # In one commit, and both to their end: a write cannot be taken back, and must not be asked for twice.
         written = await asyncio.gather(
             self._write_outcomes(outcomes), self._write_records(records), return_exceptions=True
@@ -157,6 +158,13 @@ class Recorder:
         for fault in written:
             if fault is not None:
                 raise fault
+
+    def _are_records_due(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether no outcome that came before a record is left behind.
+
+        A checkpoint's row says that everything which led to that state is in the journal.
+        """
+        return len(outcomes) == len(self._outcomes) and not any(self._too_early.values())
 
     async def _write_commands(self, commands: Sequence[CommandRecord]) -> None:
         if commands:

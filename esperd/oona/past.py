@@ -58,6 +58,12 @@ class RunPast:
     """`event_key` of every durable event after the checkpoint."""
     timelines: tuple[TimelineView, ...]
     """Every timeline of the run, oldest first."""
+    is_durable: bool = True
+    """False when the run's journal was in memory, so that only its checkpoints tell of it."""
+
+    def counts(self, checkpoint_id: str) -> bool:
+        """Whether the run may go on from this checkpoint: what led to it is durable too, or nothing is."""
+        return not self.is_durable or ("checkpoint", checkpoint_id) in self.event_keys
 
 
 class ReadPast(Protocol):
@@ -130,7 +136,7 @@ def read_past(
 def no_past(*, after_sequence: int, after_revision: int, state_revision: int, first_revision: int) -> RunPast:  # noqa: ARG001 - as `read_past`
     """The past of a run whose journal was kept in memory only: nothing lies behind its checkpoint."""
     offset = first_revision - state_revision
-    return RunPast((), (), after_sequence, (0, 0), state_revision, offset, frozenset(), (TimelineView(1, 0, 0),))
+    return RunPast((), (), after_sequence, (0, 0), state_revision, offset, frozenset(), (TimelineView(1, 0, 0),), False)
 
 
 def event_key(event: TrainerEvent) -> tuple[object, ...]:

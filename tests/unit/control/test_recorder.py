@@ -1,7 +1,7 @@
 """The journal's writer for what nobody waits for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import structlog
@@ -172,6 +172,46 @@ async def test_a_command_under_a_request_id_in_use_has_its_own_row_and_outcome(p
         "c2": ("", "APPLIED"),
         "c3": ("new", "APPLIED"),
     }
+
+
+async def test_no_record_overtakes_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that came after outcomes is durable with the last of them at the earliest, however many wait."""
+    monkeypatch.setattr(recorder, "MAX_GROUP", 2)
+    journal, heard = Watched(), list[str]()
+    writer = recorder_of(journal, heard)
+    for number in range(5):
+        writer.settle_later(outcome(number))
+    writer.append_later(notice())
+    await writer.flush(5.0)
+    assert journal.writes == [("outcomes", 2), ("outcomes", 2), ("outcomes", 1), ("records", 1)]
+
+
+async def test_no_record_overtakes_an_outcome_whose_command_is_not_durable() -> None:
+    """An emergency's outcome waits for its command's row, and so does what came after it."""
+    journal, heard = Held(), list[str]()
+    writer = recorder_of(journal, heard)
+    writer.accept_later(command(1))
+    await journal.is_asked.wait()
+    writer.accept_later(command(2))
+    writer.settle_later(outcome(2))
+    writer.append_later(notice())
+    journal.is_open.set()
+    rows: list[int] = []
+    journal.append = _note_rows(journal, rows)  # type: ignore[method-assign]
+    await writer.flush(5.0)
+    assert journal.order == ["accept c1", "accept c2", "settle c2"]
+    assert rows == [3]
+
+
+def _note_rows(journal: MemoryJournal, rows: list[int]) -> Callable[..., Awaitable[int]]:
+    """An append that notes how much had been written before it."""
+    append = journal.append
+
+    async def noted(*records: Record) -> int:
+        rows.append(journal.revision)
+        return await append(*records)
+
+    return noted
 
 
 @pytest.mark.parametrize("num_failures", [0, 1])

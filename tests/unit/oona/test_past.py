@@ -140,7 +140,9 @@ async def test_timelines_and_the_horizon_follow_a_rollback(script: Script) -> No
     assert past.horizon == (2, 16)
     assert past.timelines == (TimelineView(1, 0, 0), TimelineView(2, 1, 15, "loss_anomaly"))
     assert past.event_keys == set(map(event_key, (transition(3, 30), fork(2, 15), notice(16, timeline=2), kept)))
-    assert script.past(after_revision=script.journal.revision).horizon == (0, 0)
+    assert past.counts(kept.checkpoint_id)
+    later = script.past(after_revision=script.journal.revision)
+    assert (later.horizon, later.counts(kept.checkpoint_id)) == ((0, 0), False)
     assert past.max_revision == 40
     await script.journal.close()
 
@@ -193,3 +195,4 @@ def test_a_journal_in_memory_has_no_past() -> None:
     past = no_past(after_sequence=3, after_revision=0, state_revision=50, first_revision=1_000_000)
     assert (past.settled, past.unsettled, past.horizon, past.last_sequence) == ((), (), (0, 0), 3)
     assert past.revision_offset == 999_950
+    assert past.counts("any checkpoint")
