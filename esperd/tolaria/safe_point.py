@@ -6,7 +6,7 @@ training stands still for as long as it is paused, halted, or going back.
 
 from esperd.bridge.bridge import Bridge
 from esperd.leyline.views import StatePacket
-from esperd.leyline.vocabulary import EmergencyLevel, TrainerPhase
+from esperd.leyline.vocabulary import CheckpointKind, EmergencyLevel, TrainerPhase
 from esperd.tolaria import held_out
 from esperd.tolaria.catch_up import CatchUp
 from esperd.tolaria.dispatch import Dispatcher
@@ -92,6 +92,7 @@ class SafePoint:
         if self._safety.level >= EmergencyLevel.ELEVATED:
             log_every = max(1, log_every // 5)
         self._parts.note_change(self._safety.tick(step))
+        self._save_in_emergency()
         if step % log_every == 0:
             self.log()
         if step % self._validate_every == 0 if self._validate_every else epoch_ended:
@@ -154,6 +155,11 @@ class SafePoint:
             self._bridge.record(StatePacket(snapshot, self._num_packets, reason, probe_loss, parts.clock()))
 
     # States that are kept
+
+    def _save_in_emergency(self) -> None:
+        """The run has become conservative or halted: its state is wanted on disk."""
+        if self._safety.take_checkpoint_wish():
+            self._keeper.request(CheckpointKind.EMERGENCY)
 
     def _keep(self) -> None:
         for loaded in self._keeper.take_results():
@@ -223,6 +229,7 @@ class SafePoint:
         self._bridge.show_life()
         self._rollback.look_at_deadline()
         self._dispatcher.run(progress.position, epoch_ended=False)
+        self._save_in_emergency()
         self._keep()
         if not self._parts.executor.active:
             self._parts.note_change(self._parts.executor.tick_idle(progress.global_step))

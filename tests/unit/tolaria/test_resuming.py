@@ -11,6 +11,7 @@ from esperd.config.settings import BudgetSettings, CheckpointSettings, Settings,
 from esperd.leyline.commands import (
     CheckpointCommand,
     Command,
+    EmergencyCommand,
     HyperparameterCommand,
     Outcome,
     PauseCommand,
@@ -20,7 +21,7 @@ from esperd.leyline.commands import (
     SeedCommand,
 )
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TransitionEvent
-from esperd.leyline.vocabulary import CommandState, Operation, TrainerPhase
+from esperd.leyline.vocabulary import CommandState, EmergencyLevel, Operation, TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.past import PastCommand, RunPast, event_key
 from esperd.tolaria import saved_state
@@ -243,3 +244,16 @@ def test_commands_that_wait_are_carried_out_after_the_restart(tmp_path: Path):
     (outcome,) = [e for e in second.take() if isinstance(e, Outcome)]
     assert (outcome.state, outcome.global_step) == (CommandState.APPLIED, 30)
     assert second.view.phase is TrainerPhase.TRAINING
+
+
+def test_a_run_that_halts_saves_its_state_at_once(tmp_path: Path):
+    """Once for each rise of the level, under a name that says why."""
+    run = Journalled(tmp_path)
+    run.begin()
+    run.steps(3)
+    run.bridge.submit_urgent(Command("e1", EmergencyCommand(EmergencyLevel.CONSERVATIVE, "fire"), "operator"))
+    run.steps(3)
+    run.trainer._keeper._writer.wait_idle(30.0)  # type: ignore[union-attr]
+    kept = [s.manifest.checkpoint_id for s in run.store.list() if s.manifest.kind.name == "EMERGENCY"]
+    assert kept == ["t001-s000000005-emergency"]
+    run.end()
