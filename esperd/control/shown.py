@@ -175,8 +175,6 @@ def restore_point(view: RestorePoint) -> state_pb2.RestorePoint:
         in_memory=view.in_memory,
         is_good=view.is_good,
         num_bytes=view.num_bytes,
-        take_time=timestamp(view.unix_s) if view.unix_s else None,
-        sequence=view.sequence,
     )
 
 

@@ -230,10 +230,6 @@ class RestorePoint:
     is_good: bool
     """The steps that followed it stayed healthy."""
     num_bytes: int
-    unix_s: float = 0.0
-    """When it was taken."""
-    sequence: int = 0
-    """`Outcome.sequence` of the last outcome that it contains."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from esper.ctl import words
 from esper.ctl.history import END, Steps, is_on, last_of, steps_until
 from esper.leyline.v1 import command_pb2, run_service_pb2, state_pb2, state_service_pb2
 
-DAEMON = "daemon"
-"""Principal of what the daemon itself told the trainer."""
+UNDONE = ("seed_operation", "optimizer_adjustment")
+"""What a rollback takes back: pauses, breakers and emergencies belong to the run as it goes on, and stay."""
 _BEFORE_SEED = re.compile(r"before seed ([1-9][0-9]*)", re.IGNORECASE)
 
 
@@ -99,8 +99,7 @@ def losses(
     undone = [
         one
         for one in commands
-        if one.principal != DAEMON
-        and one.kind not in ("checkpoint", "rollback")
+        if one.request.WhichOneof("payload") in UNDONE
         and is_on(present, one.timeline, one.global_step)
         and not is_on(kept, one.timeline, one.global_step)
     ]

@@ -173,9 +173,10 @@ def gate_lines(result: state_pb2.GateResult) -> list[str]:
 
 def transitions(found: Iterable[state_service_pb2.SeedTransition]) -> str:
     """One line for each step of a seed's life."""
-    header = ("STEP", "FROM", "TO", "GATE", "CAUSE")
+    header = ("TIMELINE", "STEP", "FROM", "TO", "GATE", "CAUSE")
     rows = [
         (
+            transition.timeline or 1,
             transition.global_step,
             words.stage(transition.source),
             words.stage(transition.target),

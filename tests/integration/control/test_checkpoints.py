@@ -79,7 +79,7 @@ async def client(stage: Theatre) -> AsyncIterator[AsyncClient]:
 
 async def test_list_in_pages(stage: Theatre, client: AsyncClient) -> None:
     """Newest first, of the current run unless asked otherwise; the states in memory come with the first page."""
-    point = RestorePoint(90, 1, "", True, True, 10, 1.8e9, 3)
+    point = RestorePoint(90, 1, "", True, True, 10)
     stage.trainer.at_safe_point(lambda: stage.trainer.publish(restore_points=(point, replace(point, in_memory=False))))
     await eventually(lambda: bool(stage.bridge.snapshot().restore_points))
     page = await client.checkpoints(page_size=4)

@@ -112,11 +112,11 @@ def test_a_revision_is_published_once() -> None:
 
 def test_timelines_and_restore_points_come_as_wholes() -> None:
     """A watcher who gets them replaces what it had; an empty list of restore points is told as a change too."""
-    point = RestorePoint(50, 1, "c", True, True, 10, 1.8e9, 4)
+    point = RestorePoint(50, 1, "c", True, True, 10)
     before = replace(first_snapshot(), restore_points=(point,))
     board = StateBoard(EPOCH, before)
     snapshot = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes()).snapshot
-    assert [(found.checkpoint_id, found.sequence) for found in snapshot.restore_points] == [("c", 4)]
+    assert [(found.checkpoint_id, found.in_memory) for found in snapshot.restore_points] == [("c", True)]
     assert [(found.timeline, found.parent) for found in snapshot.timelines] == [(1, 0)]
     subscription = board.feed.subscribe()
     timelines = (*before.timelines, TimelineView(2, 1, 50, "c-1"))

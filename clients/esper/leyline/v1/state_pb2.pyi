@@ -290,24 +290,20 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., phase: _Optional[_Union[_vocabulary_pb2.TrainerPhase, str]] = ..., global_step: _Optional[int] = ..., epoch: _Optional[int] = ..., num_steps_total: _Optional[int] = ..., train_loss: _Optional[float] = ..., val_loss: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., learning_rate: _Optional[float] = ..., lr_phase: _Optional[str] = ..., samples_per_s: _Optional[float] = ..., step_ms: _Optional[float] = ..., baseline_step_ms: _Optional[float] = ..., num_host_parameters: _Optional[int] = ..., num_grown_parameters: _Optional[int] = ..., train_flops: _Optional[float] = ..., host_step_flops: _Optional[float] = ..., device: _Optional[str] = ..., emergency_level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stall: _Optional[str] = ..., failure: _Optional[str] = ..., timeline: _Optional[int] = ..., resumed_from: _Optional[str] = ..., catch_up_step: _Optional[int] = ...) -> None: ...
 
 class RestorePoint(_message.Message):
-    __slots__ = ("global_step", "timeline", "checkpoint_id", "in_memory", "is_good", "num_bytes", "take_time", "sequence")
+    __slots__ = ("global_step", "timeline", "checkpoint_id", "in_memory", "is_good", "num_bytes")
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     IN_MEMORY_FIELD_NUMBER: _ClassVar[int]
     IS_GOOD_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
-    TAKE_TIME_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     global_step: int
     timeline: int
     checkpoint_id: str
     in_memory: bool
     is_good: bool
     num_bytes: int
-    take_time: _timestamp_pb2.Timestamp
-    sequence: int
-    def __init__(self, global_step: _Optional[int] = ..., timeline: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., in_memory: _Optional[bool] = ..., is_good: _Optional[bool] = ..., num_bytes: _Optional[int] = ..., take_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+    def __init__(self, global_step: _Optional[int] = ..., timeline: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., in_memory: _Optional[bool] = ..., is_good: _Optional[bool] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class Timeline(_message.Message):
     __slots__ = ("timeline", "parent", "fork_step", "left_step", "cause", "checkpoint_id", "removed_seed_ids", "restored_seed_ids", "open_time")
