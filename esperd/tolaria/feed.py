@@ -146,7 +146,7 @@ class Feed:
             "is_open": self._batches is not None,
             "staged": staged,
             "data": self._own_state(staged is not None) if self._has_state else None,
-            "retrace": None if self._has_state else self._retrace.state_dict(),
+            "retrace": None if self._has_state else self._retrace.state_dict(is_open=self._batches is not None),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from esperd.kasmina.ports import Batch
 from esperd.leyline.errors import EsperdError
 from esperd.tolaria.feed import DeviceCopier
 from esperd.tolaria.losses import UnitLosses, num_units
-from esperd.tolaria.precision import untouched_rng
+from esperd.tolaria.precision import seed_everything, untouched_rng
 from esperd.tolaria.task import LossFn
 
 MAX_PROBE_UNITS = 8192
@@ -80,6 +80,7 @@ class ProbeSet:
     def __init__(self, data: Iterable[Batch], copier: DeviceCopier, random_seed: int, task_name: str) -> None:
         self._data = data
         self._copier = copier
+        self._random_seed = random_seed
         self._generator = torch.Generator().manual_seed(random_seed)
         self._task_name = task_name
         self._pool: Batch | None = None
@@ -127,6 +128,7 @@ class ProbeSet:
     def _read(self) -> Batch:
         if self._pool is None:
             with untouched_rng():
+                seed_everything(self._random_seed)  # the same units whenever they are read, after a restart too
                 self._pool = self._join(list(self._first_batches()))
         return self._pool
 

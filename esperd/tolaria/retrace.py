@@ -9,6 +9,7 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Retrace:
 
     def __init__(self, data: Any) -> None:
         self._data = data
-        self._generators = list(_generators_in(data, _DEPTH, set()))
+        self._generators = _generators_in(data)
         self._start: Mapping[str, Any] | None = None
 
     def begin(self) -> Iterator[Any]:
@@ -42,9 +43,9 @@ class Retrace:
         batches: Iterator[Any] = iter(self._data)
         return batches
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the pass began from, and the data's own generators now."""
-        return {"start": self._start, "generators": self._states()}
+    def state_dict(self, *, is_open: bool) -> dict[str, Any]:
+        """What the pass that is open began from, and the data's own generators now."""
+        return {"start": self._start if is_open else None, "generators": self._states()}
 
     def walk(self, state: Mapping[str, Any], num_batches: int) -> Iterator[Any]:
         """The pass that was begun in `state`, its first `num_batches` left out; global generators are left as they are.
@@ -95,18 +96,23 @@ def _leave_out(data: Any, batches: Iterator[Any], count: int) -> None:
     next(islice(batches, count, count), None)
 
 
-def _generators_in(value: Any, depth: int, seen: set[int]) -> Iterator[_Generator]:
-    """Every random generator that can be reached through attributes and small containers, each once."""
-    if type(value) in _PLAIN or id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, _Generator):
-        yield value
-        return
-    if depth == 0 or isinstance(value, type):
-        return
-    for part in _parts_of(value):
-        yield from _generators_in(part, depth - 1, seen)
+def _generators_in(data: Any) -> list[_Generator]:
+    """Every random generator that can be reached through attributes and small containers, each once, nearest first."""
+    found: list[_Generator] = []
+    seen: set[int] = set()
+    level: list[Any] = [data]
+    for _ in range(_DEPTH + 1):
+        further: list[Any] = []
+        for value in level:
+            if type(value) in _PLAIN or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, _Generator):
+                found.append(value)
+            elif not isinstance(value, (type, ModuleType)):
+                further.extend(_parts_of(value))
+        level = further
+    return found
 
 
 def _parts_of(value: Any) -> Sequence[Any]:

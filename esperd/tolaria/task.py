@@ -35,7 +35,8 @@ class Task:
     """Over the model's parameters; used as it is. On CPU and CUDA prefer `fused=True`."""
     loss_fn: LossFn
     train_data: Iterable[Any]
-    """Re-iterable: one pass is one epoch. With `state_dict` and `load_state_dict` it can be resumed exactly."""
+    """Re-iterable: one pass is one epoch. Resumed exactly inside an epoch: a torch DataLoader (its epoch is walked
+    again, unless its workers are persistent) and anything with `state_dict` and `load_state_dict`."""
     eval_data: Iterable[Any]
     """The validation split; read whole, in order, never trained on."""
     metrics: Mapping[str, LossFn] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from esperd.tolaria.data import TensorBatches
 from esperd.tolaria.feed import DeviceCopier, Feed
+from tests.unit.tolaria.restoring import assert_equal
 
 CPU = torch.device("cpu")
 
@@ -139,6 +140,7 @@ def resumed(make: Callable[[], Any], num_before: int, num_after: int, *, same: b
     seed(99)
     restored = feed if same else make_feed(make())
     restored.load_state_dict(state)
+    assert_equal(restored.state_dict(), state)
     put(random_state)
     assert walk(restored, num_after) == expected
     assert torch.equal(torch.get_rng_state(), ended[2])
