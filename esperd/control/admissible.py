@@ -38,10 +38,23 @@ def check_state(asked: Asked, snapshot: Snapshot, now_unix_s: float, *, is_seed_
         is_seed_busy: whether a command about the same seed still waits; then its stage is not known.
 
     Raises:
-        EsperdError: with the reason that the trainer would give.
+        EsperdError: with the reason that the trainer would give; RUN_STARTING or RUN_CATCHING_UP while the state is not
+            yet the one that the command will meet.
     """
     if 0.0 < asked.expire_time_unix_s <= now_unix_s:
         raise EsperdError("COMMAND_EXPIRED")
+    try:
+        _check_payload(asked, snapshot, is_seed_busy=is_seed_busy)
+    except EsperdError as refusal:
+        run = snapshot.run
+        if run.phase is TrainerPhase.STARTING:
+            raise EsperdError("RUN_STARTING") from refusal
+        if run.phase is TrainerPhase.CATCHING_UP:
+            raise EsperdError("RUN_CATCHING_UP", step=run.global_step, until=run.catch_up_step) from refusal
+        raise
+
+
+def _check_payload(asked: Asked, snapshot: Snapshot, *, is_seed_busy: bool) -> None:
     payload = asked.payload
     if isinstance(payload, SeedCommand):
         _check_seed_command(payload, snapshot, stage_is_known=asked.apply_at == _AT_ONCE and not is_seed_busy)
@@ -50,7 +63,7 @@ def check_state(asked: Asked, snapshot: Snapshot, now_unix_s: float, *, is_seed_
             raise EsperdError("OPTIMIZER_TARGET", target=f"seed:{payload.seed_id}")
     elif isinstance(payload, RollbackCommand) and asked.apply_at == _AT_ONCE:
         # Which states there are at a later step nobody knows yet.
-        _check_rollback(payload, snapshot)
+        choose(payload, snapshot)
     elif isinstance(payload, BreakerCommand) and all(found.name != payload.name for found in snapshot.breakers):
         raise EsperdError("BREAKER_UNKNOWN", name=payload.name)
 
@@ -66,13 +79,6 @@ def _check_seed_command(command: SeedCommand, snapshot: Snapshot, *, stage_is_kn
     if stage_is_known:
         story = [f"{gate.gate.name} {gate.verdict.name} at step {gate.global_step}" for gate in seed.gates]
         check_operation(seed.stage, command.operation, seed_id=seed.seed_id, story=story)
-
-
-def _check_rollback(command: RollbackCommand, snapshot: Snapshot) -> None:
-    run = snapshot.run
-    if run.phase is TrainerPhase.CATCHING_UP:
-        raise EsperdError("RUN_CATCHING_UP", step=run.global_step, until=run.catch_up_step)
-    choose(command, snapshot)
 
 
 def _find(snapshot: Snapshot, seed_id: int) -> SeedView | None:

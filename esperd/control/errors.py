@@ -28,6 +28,8 @@ _RETRY_S = {
     "PACED_OUT": 1.0,
     "DRAINING": 2.0,
     "JOURNAL_UNAVAILABLE": 2.0,
+    "RUN_CATCHING_UP": 1.0,
+    "RUN_STARTING": 1.0,
 }
 """Refusals that pass by themselves. A finished run or a full set of seeds does not: to ask again would be in vain."""
 

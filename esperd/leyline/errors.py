@@ -78,6 +78,7 @@ _ROWS = (
     ("E-RUN-002", "RUN_NOT_TRAINING", "FAILED_PRECONDITION", "The run is {phase}.", "{detail}"),
     ("E-RUN-003", "RUN_FAILED", "FAILED_PRECONDITION", "The run failed: {detail}.", "Read the log for the traceback of the task."),
     ("E-RUN-006", "RUN_CATCHING_UP", "UNAVAILABLE", "The run is catching up with its earlier start (step {step} of {until}).", "Send it again when it has caught up; esperctl status shows it."),
+    ("E-RUN-007", "RUN_STARTING", "UNAVAILABLE", "The run is still being set up.", "Send it again in a moment; esperctl status shows it."),
     ("E-RUN-004", "EMERGENCY_UNKNOWN", "NOT_FOUND", "There is no emergency {emergency_id}.", "List them with esperctl status."),
     ("E-RUN-005", "EMERGENCY_UNACKNOWLEDGED", "DEADLINE_EXCEEDED", "The trainer has not yet acknowledged the emergency.", "It will at its next safe point; watch the state."),
     # Checkpoints, resume, rollback, export

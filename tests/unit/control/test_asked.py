@@ -8,10 +8,10 @@ from esper.leyline.v1 import command_pb2
 from esperd.control.admissible import check_state
 from esperd.control.asked import Asked, read_command
 from esperd.control.errors import InvalidRequest
-from esperd.leyline.commands import ApplyAt, CheckpointCommand, RollbackCommand
+from esperd.leyline.commands import ApplyAt, CheckpointCommand, RollbackCommand, SeedCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RestorePoint
-from esperd.leyline.vocabulary import RollbackTier, TrainerPhase
+from esperd.leyline.vocabulary import Operation, RollbackTier, TrainerPhase
 from tests.integration.control.stage import first_snapshot
 
 POINT = RestorePoint(50, 1, "t001-s000000050", False, True, 10)
@@ -65,7 +65,7 @@ def test_a_bad_command_names_its_field(message: command_pb2.AdaptationCommand, f
 
 
 def test_a_rollback_needs_a_state_to_go_to() -> None:
-    """Refused at acceptance with the reason that the trainer would give; while the run catches up it must wait."""
+    """Refused at acceptance with the reason that the trainer would give."""
     snapshot = replace(first_snapshot(), restore_points=(POINT,))
     busy = replace(snapshot, run=replace(snapshot.run, phase=TrainerPhase.CATCHING_UP, catch_up_step=200))
     cases = (
@@ -75,7 +75,8 @@ def test_a_rollback_needs_a_state_to_go_to() -> None:
         (snapshot, RollbackCommand(checkpoint_id="other"), "CHECKPOINT_UNKNOWN"),
         (snapshot, RollbackCommand(before_seed_id=7), ""),
         (first_snapshot(), RollbackCommand(before_seed_id=7), "ROLLBACK_TARGET"),
-        (busy, RollbackCommand(global_step=50), "RUN_CATCHING_UP"),
+        (busy, RollbackCommand(global_step=50), ""),
+        (busy, RollbackCommand(global_step=49), "RUN_CATCHING_UP"),
         (busy, CheckpointCommand(), ""),
     )
     for state, payload, reason in cases:
@@ -91,3 +92,20 @@ def test_a_rollback_at_a_later_step_is_left_to_the_trainer() -> None:
     """Which states there will be then, nobody knows at acceptance."""
     later = Asked("r", RollbackCommand(global_step=49), apply_at=ApplyAt(global_step=900))
     check_state(later, first_snapshot(), 1.8e9, is_seed_busy=False)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [
+        (TrainerPhase.STARTING, "RUN_STARTING"),
+        (TrainerPhase.CATCHING_UP, "RUN_CATCHING_UP"),
+        (TrainerPhase.TRAINING, "SEED_UNKNOWN"),
+    ],
+)
+def test_what_is_not_there_yet_is_not_called_unknown(phase: TrainerPhase, reason: str) -> None:
+    """After a restart the state is that of an earlier step: what a command names may still come, so it is to wait."""
+    snapshot = first_snapshot()
+    early = replace(snapshot, run=replace(snapshot.run, phase=phase))
+    with pytest.raises(EsperdError) as refused:
+        check_state(Asked("r", SeedCommand(Operation.CULL, seed_id=9)), early, 1.8e9, is_seed_busy=False)
+    assert refused.value.reason == reason

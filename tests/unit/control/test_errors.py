@@ -24,6 +24,8 @@ PASSING = {
     "JOURNAL_UNAVAILABLE",
     "NONCE_CAPACITY",
     "PACED_OUT",
+    "RUN_CATCHING_UP",
+    "RUN_STARTING",
     "TOO_MANY_STREAMS",
 }
 """Refusals that pass by themselves, so that a client may ask again."""
