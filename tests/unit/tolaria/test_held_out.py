@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from esperd.config.settings import GrowthSettings
 from esperd.leyline.errors import EsperdError
@@ -125,3 +126,15 @@ def test_packets_at_epochs_are_measured_when_they_are_paid_for():
     assert measured[0] == 32
     assert set(measured) == {0, 32}
     assert measured.count(32) * 32 / (3 * 64) <= 0.01 * 60 + 32 / (3 * 64)
+
+
+def test_the_probe_units_do_not_depend_on_when_they_are_read() -> None:
+    """Data that is shuffled or augmented gives the same units after a restart, when other numbers have been drawn."""
+    rows = torch.arange(40.0)
+    loader = DataLoader(TensorDataset(rows, rows), batch_size=8, shuffle=True)
+    copier = DeviceCopier(torch.device("cpu"), prefetch=False, channels_last=False)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(ProbeSet(loader, copier, 3, "test").fixed(10)[0])
+    assert torch.equal(*found)
