@@ -1,6 +1,7 @@
 """One owner per journal: a lock on a file beside it, which the kernel lets go of when its process dies.
 
-Used on the event loop. The lock is on a side file, because SQLite locks the journal itself in ways of its own.
+Any thread. The lock is on a side file, because SQLite locks the journal itself in ways of its own. A forked child (a
+data worker) lets go at once: it may outlive its parent by seconds, and the next daemon must not wait for it.
 """
 
 import fcntl
@@ -31,9 +32,24 @@ class OwnerLock:
             pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(self._descriptor)
             raise JournalLocked(str(journal_path), pid or "?") from None
+        _held.add(self)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let go; the file stays, since removing it could take the lock from a new owner."""
-        os.close(self._descriptor)
+        """Let go, once or more often; the file stays, since removing it could take the lock from a new owner."""
+        _held.discard(self)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_held: set[OwnerLock] = set()
+
+
+def _let_go_in_child() -> None:
+    for lock in tuple(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
