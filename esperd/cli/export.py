@@ -5,7 +5,6 @@ starts this very command for whoever asks it for an export, and reads what came 
 """
 
 import json
-import os
 import signal
 import sys
 import time
@@ -26,8 +25,6 @@ from esperd.oona.checkpoints.store import CheckpointStore
 if TYPE_CHECKING:
     from esperd.tolaria.export import Exported
 
-BACKGROUND = 10
-"""How far an export gives way to the daemon that asked for it, as `nice` counts."""
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -54,8 +51,6 @@ def run_export(wish: Wish, *, as_json: bool, answer: Path | None) -> None:
     Raises:
         EsperdError: of the configuration, task, device, checkpoint and export entries.
     """
-    if answer is not None:
-        os.nice(BACKGROUND)
     before = signal.signal(signal.SIGTERM, _leave)  # so that half an export goes away
     try:
         exported = _export(wish)
@@ -73,21 +68,12 @@ def run_export(wish: Wish, *, as_json: bool, answer: Path | None) -> None:
         _print(exported)
 
 
-def _export(wish: Wish) -> "Exported":
-    settings = load_settings(wish.file, wish.overrides)
-    try:
-        from esperd.tolaria.export import ExportPlan, export_checkpoint
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise EsperdError("TORCH_MISSING") from error
-    stored = _find(settings, wish.checkpoint_id, wish.run_id)
-    directory = wish.directory or _default_directory(settings, stored, wish)
-    plan = ExportPlan(wish.format, directory.absolute(), wish.without_live_seeds, wish.device)
-    return export_checkpoint(settings, wish.file.absolute().parent, stored, plan, time.time)
+def find_checkpoint(settings: Settings, checkpoint_id: str, run_id: str) -> StoredCheckpoint:
+    """The one that is named, or the last that was written; empty ids leave it open.
 
-
-def _find(settings: Settings, checkpoint_id: str, run_id: str) -> StoredCheckpoint:
+    Raises:
+        EsperdError: CHECKPOINT_UNKNOWN, CHECKPOINT_CORRUPT or CHECKPOINT_VERSION.
+    """
     directory = settings.checkpoints.directory or str(Path(settings.run.directory) / "checkpoints")
     reader = CheckpointStore.reader(Path(directory))
     if checkpoint_id:
@@ -96,6 +82,20 @@ def _find(settings: Settings, checkpoint_id: str, run_id: str) -> StoredCheckpoi
     if not whole:
         raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=f"in {directory}")
     return max(whole, key=lambda stored: stored.manifest.written_unix_s)
+
+
+def _export(wish: Wish) -> "Exported":
+    settings = load_settings(wish.file, wish.overrides)
+    try:
+        from esperd.tolaria.export import ExportPlan, export_checkpoint
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise EsperdError("TORCH_MISSING") from error
+    stored = find_checkpoint(settings, wish.checkpoint_id, wish.run_id)
+    directory = wish.directory or _default_directory(settings, stored, wish)
+    plan = ExportPlan(wish.format, directory.absolute(), wish.without_live_seeds, wish.device)
+    return export_checkpoint(settings, wish.file.absolute().parent, stored, plan, time.time)
 
 
 def _default_directory(settings: Settings, stored: StoredCheckpoint, wish: Wish) -> Path:

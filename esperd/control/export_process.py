@@ -5,6 +5,7 @@ file in which it says what came of it, and its last lines.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import tempfile
@@ -20,6 +21,8 @@ from esperd.leyline.errors import CATALOGUE, EsperdError
 
 MAX_LINES = 40
 MAX_LINE_BYTES = 2000
+PRIORITY = 10
+"""How far an export gives way to training, as `nice` counts."""
 TERM_S = 5.0
 """Time for a process that is told to end, before it is killed."""
 _READ_BYTES = 1 << 16
@@ -100,6 +103,8 @@ class ExportProcess:
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
                 start_new_session=True,
             )
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
             self._log.info("export started", checkpoint_id=self._running, pid=process.pid)
             try:
                 lines = await _last_lines(process)
