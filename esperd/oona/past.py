@@ -13,7 +13,7 @@ from typing import Protocol
 from esperd.leyline.commands import Command, Outcome
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TimelineView, TransitionEvent
 from esperd.leyline.vocabulary import CommandState
-from esperd.oona.reading import history_rows, last_state_revision, run_commands, run_range
+from esperd.oona.reading import history_rows, last_sequence, last_state_revision, run_commands, run_range
 from esperd.oona.records import CommandRecord, HistoryRecord, RowKind, RunStarted, outcome_of
 from esperd.oona.schema import open_reader
 
@@ -105,26 +105,27 @@ def read_past(
         rows = list(history_rows(db, _TRAINER_KINDS, max(first_row, after_revision + 1), end_row))
         starts = list(history_rows(db, (RowKind.RUN_STARTED, RowKind.RUN_RESUMED), first_row, end_row))
         branches = [record for _, record in history_rows(db, (RowKind.TIMELINE,), first_row, end_row)]
-        records = list(run_commands(db, first_row, end_row))
+        records = list(run_commands(db, first_row, end_row, after_sequence))
+        sequence = last_sequence(db, first_row, end_row)
         max_revision = last_state_revision(db)
     events = [record for _, record in rows if isinstance(record, TrainerEvent)]
     offset = first_revision - _revision_before(starts, state_revision, after_revision)
     shifts = _Shifts(starts, offset)
-    settled = sorted(
-        (record for _, record in records if record.sequence > after_sequence and record.state in _REPLAYED),
-        key=lambda record: record.sequence,
-    )
-    given = [record for _, record in records if record.sequence > 0]
+    given = sorted((record for _, record in records if record.state.is_final), key=lambda record: record.sequence)
     positions = [(event.timeline, _step(event)) for event in events]
-    positions += [(record.timeline, record.global_step) for record in given if record.sequence > after_sequence]
+    positions += [(record.timeline, record.global_step) for record in given]
     return RunPast(
-        settled=tuple(PastCommand(to_command(record), outcome_of(record), record.accepted_step) for record in settled),
+        settled=tuple(
+            PastCommand(to_command(record), outcome_of(record), record.accepted_step)
+            for record in given
+            if record.state in _REPLAYED
+        ),
         unsettled=tuple(
             PastCommand(shifts.apply(to_command(record), accepted_at), None, record.accepted_step)
             for accepted_at, record in records
             if record.state is CommandState.ACCEPTED
         ),
-        last_sequence=max((record.sequence for record in given), default=0),
+        last_sequence=sequence,
         horizon=max(positions, default=(0, 0)),
         max_revision=max_revision,
         revision_offset=offset,

@@ -131,11 +131,24 @@ def history_rows(
         yield row[0], _history(row).record
 
 
-def run_commands(db: sqlite3.Connection, first: int, end: int) -> Iterator[tuple[int, CommandRecord]]:
-    """Commands accepted from one journal revision up to but without another, with the revision of their acceptance."""
-    query = f"SELECT {_COMMAND_COLUMNS} FROM command_now WHERE accept_revision BETWEEN ? AND ? ORDER BY accept_revision"
-    for row in db.execute(query, (first, end - 1)):
+def run_commands(
+    db: sqlite3.Connection, first: int, end: int, after_sequence: int
+) -> Iterator[tuple[int, CommandRecord]]:
+    """Commands accepted from one journal revision up to but without another, with the revision of their acceptance.
+
+    Only those that have no outcome, or one with a number above `after_sequence`.
+    """
+    query = f"""SELECT {_COMMAND_COLUMNS} FROM command_now WHERE accept_revision BETWEEN ? AND ?
+        AND (state = ? OR sequence > ?) ORDER BY accept_revision"""
+    for row in db.execute(query, (first, end - 1, int(CommandState.ACCEPTED), after_sequence)):
         yield row[0], _command(row)
+
+
+def last_sequence(db: sqlite3.Connection, first: int, end: int) -> int:
+    """The largest number of an outcome from one journal revision up to but without another."""
+    query = "SELECT coalesce(max(sequence), 0) FROM outcome WHERE revision BETWEEN ? AND ?"
+    found: int = db.execute(query, (first, end - 1)).fetchone()[0]
+    return found
 
 
 def last_state_revision(db: sqlite3.Connection) -> int:
