@@ -38,6 +38,8 @@ class Window:
     held_out: bool = False
     refusal: str = ""
     """The catalogue's reason, if the command came to nothing."""
+    timeline: int = 1
+    """The branch of the run's history on which it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def open_window(
         propensity=propensity,
         held_out=held_out,
         refusal="" if attempt.state in ("APPLIED", "PENDING") else attempt.reason or attempt.state,
+        timeline=observation.timeline,
     )
 
 
@@ -93,6 +96,7 @@ def close_windows(
         ending = _ending(window, seed, observation)
         over = (
             window.refusal
+            or window.timeline != observation.timeline
             or ending is not None
             or observation.step >= window.due_step
             or observation.reason == "run_finished"
@@ -141,6 +145,8 @@ def _outcome(
 ) -> tuple[OutcomeName, str]:
     if window.refusal:
         return "ABORTED", f"the command came to nothing: {window.refusal}"
+    if window.timeline != observation.timeline:
+        return "ABORTED", f"a rollback left timeline {window.timeline}, on which it was decided"
     if window.held_out:
         return "NEUTRAL", "held out at random as a control"
     if ending is not None and ending.stage == "FOSSILIZED":

@@ -187,6 +187,8 @@ class Observation:
     """Oldest first."""
     principal: str = ""
     """Who this policy is; seeds that others asked for are theirs."""
+    timeline: int = 1
+    """The branch of the run's history; a rollback opens a new one, on which seed numbers may come again."""
 
     @property
     def fraction(self) -> float:

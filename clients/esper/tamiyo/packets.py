@@ -56,6 +56,7 @@ class PacketReader:
             memory_used=_memory_used(packet.hardware_context),
             seeds=seeds,
             sites=tuple(self._sites.values()),
+            timeline=packet.timeline or 1,
         )
 
 

@@ -27,11 +27,15 @@ class Tracker:
         self._endings: deque[Ending] = deque(maxlen=ATTEMPTS)
         self._seeds: dict[str, Seed] = {}
         self._run_id = ""
+        self._timeline = 0
 
     def observe(self, moment: Observation) -> Observation:
-        """The moment with its past; forgets the past of another run."""
+        """The moment with its past; forgets the past of another run, and that of a timeline that was left."""
         if moment.run_id != self._run_id:
             self._begin(moment.run_id)
+        elif moment.timeline != self._timeline:
+            self._go_back()
+        self._timeline = moment.timeline
         self._note_endings(moment)
         self._apply_outcomes(moment.revision)
         self._note_point(moment)
@@ -71,6 +75,14 @@ class Tracker:
         self._settled.clear()
         self._endings.clear()
         self._seeds.clear()
+
+    def _go_back(self) -> None:
+        """After a rollback nobody here knows what of the past still holds, and the numbers of seeds may come again."""
+        self._history.clear()
+        self._endings.clear()
+        self._seeds.clear()
+        pending = {name: attempt for name, attempt in self._attempts.items() if attempt.state == "PENDING"}
+        self._attempts = pending
 
     def _apply_outcomes(self, revision: int | None) -> None:
         for request_id, (attempt, seen_at) in list(self._settled.items()):

@@ -83,3 +83,9 @@ def test_metrics_hold_deltas_and_only_finite_numbers() -> None:
     assert "validation_loss_delta" not in report.metrics
     assert report.metrics["pre_blend_gain_lower"] == 0.05
     assert report.metrics["flops_ratio"] > 0
+
+
+def test_a_rollback_aborts_the_windows_of_the_timeline_that_it_left() -> None:
+    """What was decided there did not come to pass here; the seed of that number may be another one."""
+    report = closed(window(), step=510, timeline=2, seeds=(seed("1", "FOSSILIZED"),))
+    assert (report.outcome, "a rollback left timeline 1" in report.notes) == ("ABORTED", True)

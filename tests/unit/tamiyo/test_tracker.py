@@ -58,3 +58,17 @@ def test_a_cut_connection_ends_the_waiting() -> None:
     tracker.settled("s", "REJECTED", "SEED_UNKNOWN", "", revision=99)
     tracker.disconnected()
     assert [a.state for a in tracker.observe(moment(50)).attempts] == ["UNKNOWN", "REJECTED"]
+
+
+def test_a_new_timeline_leaves_the_past_behind() -> None:
+    """A seed that went with a rollback was not culled, and the next seed of its number is another one."""
+    tracker = Tracker("tamiyo")
+    tracker.observe(moment(25, seeds=(seed("1"), seed("2"))))
+    tracker.observe(moment(50, seeds=(seed("2"),)))
+    tracker.sent([Attempt("r", "START_GRAFTING", 50, seed_id="2"), Attempt("s", "CULL", 50, seed_id="2")])
+    tracker.settled("r", "REJECTED", "GATE_FAILED", "", revision=0)
+    tracker.observe(moment(75, seeds=(seed("2"),)))
+    back = tracker.observe(moment(60, seeds=(), timeline=2))
+    assert (back.endings, [point.step for point in back.history]) == ((), [60])
+    assert [(attempt.request_id, attempt.state) for attempt in back.attempts] == [("s", "PENDING")]
+    assert [point.step for point in tracker.observe(moment(85, timeline=2)).history] == [60, 85]
