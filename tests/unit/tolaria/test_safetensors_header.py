@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esperd.tolaria.safetensors_header import DTYPES, Place, build, parse
@@ -36,6 +36,7 @@ DTYPE = st.sampled_from(LIBRARY_DTYPES)
 SHAPE = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
+@settings(deadline=None)
 @given(st.lists(DTYPE, max_size=6), st.lists(SHAPE, min_size=6, max_size=6))
 def test_the_library_reads_what_we_build_and_we_parse_it_back(
     dtypes: list[torch.dtype], shapes: list[tuple[int, ...]]
@@ -97,6 +98,7 @@ def test_hostile_heads_are_refused(data: memoryview) -> None:
         parse(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_random_heads_are_refused_or_consistent(text: bytes) -> None:
     """Nothing but ValueError comes out."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esperd.leyline.errors import EsperdError
@@ -65,6 +65,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_any_value_survives_a_round_trip(value: Any) -> None:
     """Numbers to the last bit, NaN payloads and signs of zero, lone surrogates, keys of every kind, order of items."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esperd.leyline.errors import EsperdError
@@ -151,6 +151,7 @@ DTYPE = st.sampled_from(list(DTYPES))
 SHAPE = st.lists(st.integers(0, 3), max_size=4).map(tuple)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DTYPE, SHAPE, st.booleans()), max_size=6), st.integers(0, 99))
 def test_any_tensors_survive(rows: list[tuple[str, torch.dtype, tuple[int, ...], bool]], seed: int) -> None:
     """Every dtype, 0-dim, empty, transposed, expanded: the bits are those of the source, and the memory is aligned."""

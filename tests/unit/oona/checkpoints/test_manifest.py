@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esperd.leyline.errors import EsperdError
@@ -45,6 +45,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     kind=st.sampled_from([kind for kind in CheckpointKind if kind.value]),
     numbers=st.lists(st.integers(0, 2**70), min_size=3, max_size=3),
@@ -155,6 +156,7 @@ def test_what_is_no_strict_json_is_damage(data: bytes) -> None:
     assert reason_of(data) == "CHECKPOINT_CORRUPT"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_damage(data: bytes) -> None:
     """Whatever the bytes, the answer is an error of the catalogue."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esperd.leyline.vocabulary import CheckpointKind
@@ -63,6 +63,7 @@ def test_what_is_protected_stays() -> None:
 KINDS = st.sampled_from([SCHEDULED, REQUESTED, EMERGENCY, FINAL, FORK])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(KINDS, st.booleans()), max_size=20), st.integers(1, 4), st.integers(0, 5))
 def test_nothing_needed_ever_goes(kinds: list[tuple[CheckpointKind, bool]], keep: int, every: int) -> None:
     """The newest of all, the newest good one and every requested one survive, and a second pass removes nothing."""
