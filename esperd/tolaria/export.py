@@ -31,7 +31,7 @@ from esperd.oona.checkpoints.manifest import FileEntry
 from esperd.oona.checkpoints.pending import sync_directory
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.tolaria import losses, saved_state
-from esperd.tolaria.export_files import FORMATS, Model, Words, describe_file
+from esperd.tolaria.export_files import FORMATS, Words, describe_file
 from esperd.tolaria.exported_graph import ExportedGraph, capture
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.precision import configure_torch, untouched_rng
@@ -161,7 +161,7 @@ def _expected(parts: Parts, inputs: Any) -> Any:
         return _output(parts.forward, inputs)
 
 
-def _output(model: Model, inputs: Any) -> Any:
+def _output(model: Callable[[Any], Any], inputs: Any) -> Any:
     """The model's output for a copy of the inputs, from one fixed random state."""
     copied = pytree.tree_map_only(Tensor, torch.clone, inputs)
     with untouched_rng(), torch.no_grad():
@@ -244,7 +244,7 @@ def _write(
     manifest, form = stored.manifest, FORMATS[plan.format]
     about = f"{manifest.task} of run {manifest.run_id} after {manifest.global_step} steps"
     form.write(graph, directory, Words(about, version("esperd"), f"{HOST}."))
-    difference = _compare(expected, _output(form.load(directory), inputs))
+    difference = _compare(expected, _output(form.load(directory).to(parts.device), inputs))
     files = tuple(describe_file(path) for path in sorted(directory.iterdir()))
     document = {
         "format": plan.format,

@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from esperd.leyline.errors import EsperdError
 from esperd.oona.checkpoints.manifest import FileEntry
 from esperd.tolaria.exported_graph import ExportedGraph, weights
 from esperd.tolaria.model_source import model_source, shared_names
-
-Model = Callable[[Any], Any]
 
 _CHUNK_BYTES = 4 << 20
 PROGRAM, WEIGHTS, SOURCE = "model.pt2", "model.safetensors", "model.py"
@@ -43,7 +41,7 @@ class Format:
 
     how_to_load: str
     write: Callable[[ExportedGraph, Path, Words], None]
-    load: Callable[[Path], Model]
+    load: Callable[[Path], nn.Module]
 
 
 def describe_file(path: Path) -> FileEntry:
@@ -61,7 +59,7 @@ def _write_program(graph: ExportedGraph, directory: Path, words: Words) -> None:
     torch.export.save(graph.program, directory / PROGRAM, extra_files={"about.txt": words.about})
 
 
-def _load_program(directory: Path) -> Model:
+def _load_program(directory: Path) -> nn.Module:
     return torch.export.load(directory / PROGRAM).module()
 
 
@@ -75,11 +73,11 @@ def _write_source(graph: ExportedGraph, directory: Path, words: Words) -> None:
     (directory / SOURCE).write_text(source, encoding="utf-8")
 
 
-def _load_source(directory: Path) -> Model:
+def _load_source(directory: Path) -> nn.Module:
     path = directory / SOURCE
     namespace: dict[str, Any] = {"__name__": "exported_model"}
     exec(compile(path.read_text(encoding="utf-8"), path.name, "exec"), namespace)  # what was just written here
-    model: Model = namespace["load"](directory / WEIGHTS)
+    model: nn.Module = namespace["load"](directory / WEIGHTS)
     return model
 
 
