@@ -60,12 +60,19 @@ def _follow(where: Where, metrics: tuple[str, ...], rate: float, events: str, ou
 
 def _print(response: telemetry_service_pb2.StreamTelemetryResponse) -> None:
     frame = response.frame
+    where = _place(frame.timeline)
     for series in frame.series:
         if series.values:
             slot = f" slot {series.slot}" if series.slot else ""
-            click.echo(f"step {series.global_steps[-1]}  {series.name}{slot}  {number(series.values[-1])}")
+            click.echo(f"{where}step {series.global_steps[-1]}  {series.name}{slot}  {number(series.values[-1])}")
     for event in frame.events:
-        click.echo(f"step {event.global_step}  {event.level.upper()}  {event.event_id}: {event.description}")
+        told = f"step {event.global_step}  {event.level.upper()}  {event.event_id}: {event.description}"
+        click.echo(_place(event.timeline) + told)
     lost = frame.num_ring_dropped + response.num_frames_dropped
     if lost:
         click.echo(f"lost: {frame.num_ring_dropped} samples, {response.num_frames_dropped} frames", err=True)
+
+
+def _place(timeline: int) -> str:
+    """The timeline, once a rollback has opened a second one."""
+    return f"timeline {timeline}  " if timeline > 1 else ""

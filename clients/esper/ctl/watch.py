@@ -77,8 +77,10 @@ def line(picture: Picture, now_s: float) -> str:
     if run.num_steps_total and left > 0 and run.step_ms > 0 and not picture.over:
         parts.append(f"ETA {duration(left * run.step_ms / 1e3)}")
     phase = words.phase(run.phase)
+    if run.timeline > 1:
+        parts.insert(0, f"timeline {run.timeline}")
     if phase != "TRAINING":
-        parts.insert(0, phase)
+        parts.insert(0, f"{phase} to step {run.catch_up_step}" if run.catch_up_step else phase)
     if run.emergency_level:
         parts.insert(0, f"EMERGENCY {words.level(run.emergency_level)}")
     if run.stall:
