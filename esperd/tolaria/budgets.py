@@ -19,6 +19,11 @@ SIGMAS = 6.0
 MEAN_RATIO = 3.0
 """A loss is anomalous beyond mean + SIGMAS * sigma and beyond MEAN_RATIO * mean of the window (design 02)."""
 
+GRAVE_SHARE = 0.5
+"""An anomalous loss is grave when this share of the way from the run's first window to now is lost. A model that knows
+its data by heart (loss 0.001) jumps to 0.3 now and then and is back in fifty steps; a diverging one passes where it
+began. The first was seen to roll back seven times and halt under a rule that knew only the ratio."""
+
 
 class StepWindow:
     """Step times, window by window: their median against the baseline of the run's own quiet windows.
@@ -97,6 +102,8 @@ class LossWindow:
         self._in_row = 0
         self._non_finite_in_row = 0
         self._num_since_resummed = 0
+        self._grave_in_row = 0
+        self._first_losses: list[float] = []
         self.num_non_finite = 0
         """Non-finite losses in the whole run: so many optimizer steps were skipped."""
 
@@ -105,17 +112,21 @@ class LossWindow:
         if not math.isfinite(loss):
             self._in_row += 1
             self._non_finite_in_row += 1
+            self._grave_in_row += 1
             self.num_non_finite += 1
-            return LossAnomaly(self._in_row, self._non_finite_in_row, f"the loss is {loss}")
+            text = f"the loss is {loss}"
+            return LossAnomaly(self._in_row, self._non_finite_in_row, text, self._grave_in_row)
         self._non_finite_in_row = 0
         is_high = loss > MEAN_RATIO * self._sum / self._size
         if is_high and len(self._losses) == self._size and self._is_far_out(loss):
             self._in_row += 1
             mean = self._sum / self._size
+            self._grave_in_row = self._grave_in_row + 1 if self._is_grave(loss, mean) else 0
             if self._in_row >= self._size:
                 self._restart()  # a level held that long is the new normal
-            return LossAnomaly(self._in_row, 0, f"the loss is {loss:.4g}, the mean of the last {self._size} {mean:.4g}")
-        self._in_row = 0
+            text = f"the loss is {loss:.4g}, the mean of the last {self._size} {mean:.4g}"
+            return LossAnomaly(self._in_row, 0, text, self._grave_in_row)
+        self._in_row = self._grave_in_row = 0
         self._add(loss)
         return None
 
@@ -127,6 +138,8 @@ class LossWindow:
             "sum_squares": self._sum_squares,
             "in_row": self._in_row,
             "non_finite_in_row": self._non_finite_in_row,
+            "grave_in_row": self._grave_in_row,
+            "first_losses": list(self._first_losses),
             "num_since_resummed": self._num_since_resummed,
             "num_non_finite": self.num_non_finite,
         }
@@ -136,6 +149,7 @@ class LossWindow:
         self._losses = deque(state["losses"])
         self._sum, self._sum_squares = state["sum"], state["sum_squares"]
         self._in_row, self._non_finite_in_row = state["in_row"], state["non_finite_in_row"]
+        self._grave_in_row, self._first_losses = state["grave_in_row"], list(state["first_losses"])
         self._num_since_resummed = state["num_since_resummed"]
         self.num_non_finite = state["num_non_finite"]
         if len(self._losses) > self._size:
@@ -146,6 +160,10 @@ class LossWindow:
         variance = max(0.0, self._sum_squares / self._size - mean * mean)
         return loss > mean + SIGMAS * math.sqrt(variance)
 
+    def _is_grave(self, loss: float, mean: float) -> bool:
+        first = math.fsum(self._first_losses) / len(self._first_losses)
+        return loss > mean + GRAVE_SHARE * max(0.0, first - mean)
+
     def _restart(self) -> None:
         self._losses.clear()
         self._sum = self._sum_squares = 0.0
@@ -153,6 +171,8 @@ class LossWindow:
     def _add(self, loss: float) -> None:
         losses = self._losses
         losses.append(loss)
+        if len(self._first_losses) < self._size:
+            self._first_losses.append(loss)
         self._sum += loss
         self._sum_squares += loss * loss
         if len(losses) <= self._size:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.vocabulary import CheckpointKind
 from esperd.oona.checkpoints.manifest import Manifest
 from esperd.oona.checkpoints.retention import Retention
 from esperd.oona.checkpoints.store import CheckpointStore
@@ -18,6 +19,8 @@ from esperd.tolaria.state_tree import Captured, read_files, write_files
 
 MAX_WAITING = 2
 """Checkpoints that may wait behind the one being written: each keeps a whole state in memory."""
+MAX_WAITING_WANTED = 6
+"""The same for those that are not routine: asked for, or written because something happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class CheckpointWriter:
 
     def submit(self, captured: Captured, draft: Manifest) -> bool:
         """Have a checkpoint written; holds `captured` until that is done. False when too many wait already."""
-        if self.num_waiting >= MAX_WAITING:
+        is_routine = draft.kind is CheckpointKind.SCHEDULED
+        if self.num_waiting >= (MAX_WAITING if is_routine else MAX_WAITING_WANTED):
             return False
         captured.retain()
         self._num_submitted += 1

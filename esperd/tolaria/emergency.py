@@ -53,6 +53,8 @@ class LossAnomaly:
     in_row: int
     non_finite_in_row: int
     detail: str
+    grave_in_row: int = 0
+    """Those up to this that are not finite, or at which most of what the run has learned is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,8 @@ class Recovery:
         """Answer a loss out of line at a step; `has_good_state`: there is one to go back to."""
         is_finite = anomaly.non_finite_in_row == 0
         cause = LOSS_ANOMALY if is_finite else NON_FINITE
-        if anomaly.in_row < ANOMALIES_IN_ROW:
+        if anomaly.grave_in_row < ANOMALIES_IN_ROW:
             return Action(Answer.NONE if is_finite else Answer.SKIP_STEP, cause, anomaly.detail)
-        if is_finite and not has_good_state:
-            return Action(Answer.NONE, cause, f"{anomaly.detail}; there is no good state to go back to")
         return self._grave(cause, anomaly.detail, step, has_good_state=has_good_state)
 
     def poisoned(self, step: int, *, has_good_state: bool) -> Action:
@@ -138,6 +136,8 @@ class Recovery:
         return Action(Answer.ROLLBACK, cause, detail, leaves_out_data=is_again)
 
     def _halt(self, cause: str, detail: str) -> Action:
+        if cause == LOSS_ANOMALY:
+            return Action(Answer.NONE, cause, detail)
         self._begin_anew()
         return Action(Answer.HALT, cause, detail)
 

@@ -139,3 +139,13 @@ def test_a_resumed_window_of_steps_ends_at_the_same_steps(cut: int):
     assert found + live(second, times[cut:]) == expected
     assert expected[-1] is not None
     assert expected[-1].is_slow
+
+
+def test_a_jump_of_a_run_that_knows_its_data_by_heart_is_not_grave():
+    """Hundreds of times the mean, and still most of what was learned is there; at half of the way back it is grave."""
+    window = LossWindow(10)
+    for step in range(40):
+        window.see(2.0 if step < 10 else 0.001 + 1e-5 * (step % 3))
+    assert [window.see(0.3).grave_in_row for _ in range(3)] == [0, 0, 0]  # type: ignore[union-attr]
+    assert [window.see(1.2).grave_in_row for _ in range(3)] == [1, 2, 3]  # type: ignore[union-attr]
+    assert window.see(float("nan")).grave_in_row == 4  # type: ignore[union-attr]
