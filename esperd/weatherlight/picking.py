@@ -13,15 +13,13 @@ from esperd.config.settings import Settings
 from esperd.control.histories import read_all
 from esperd.control.run_history import config_text
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.vocabulary import CheckpointKind, TrainerPhase
+from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind, RunFinished, RunStarted
 
 REVISION_BLOCK = 1_000_000
 """State revisions of a start begin at a multiple of this, so that they grow from start to start."""
-FINISHED_NOTE = "finished"
-"""The note of a final checkpoint whose run has finished."""
 _UNCHANGEABLE = ("run.task", "run.task_options", "run.random_seed")
 
 
@@ -102,21 +100,14 @@ async def newest_in_journal(journal: Journal) -> EarlierRun | None:
 
 
 def newest_in_store(checkpoints: Sequence[StoredCheckpoint]) -> tuple[EarlierRun | None, int]:
-    """The run of the newest checkpoint, and the largest state revision of any."""
+    """The run of the newest checkpoint, and the largest state revision of any.
+
+    One that has finished goes on as well, and finds at once that nothing is left to do.
+    """
     if not checkpoints:
         return None, 0
     manifest = max((one.manifest for one in checkpoints), key=lambda found: found.written_unix_s)
-    finished = None
-    if manifest.kind is CheckpointKind.FINAL and manifest.note == FINISHED_NOTE:
-        finished = RunFinished(
-            manifest.run_id,
-            TrainerPhase.FINISHED,
-            manifest.global_step,
-            manifest.written_unix_s,
-            epoch=manifest.epoch,
-            timeline=manifest.timeline,
-        )
-    earlier = EarlierRun(manifest.run_id, manifest.written_unix_s, manifest.config, True, finished)
+    earlier = EarlierRun(manifest.run_id, manifest.written_unix_s, manifest.config, is_resumable=True, finished=None)
     return earlier, max(one.manifest.revision for one in checkpoints)
 
 

@@ -14,7 +14,6 @@ from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.records import RunFinished, RunStarted
 from esperd.weatherlight.picking import (
-    FINISHED_NOTE,
     EarlierRun,
     Picked,
     newest_in_journal,
@@ -120,10 +119,10 @@ async def test_a_row_of_an_older_build_is_read() -> None:
     assert not found.is_resumable
 
 
-def stored(run_id: str, step: int, kind: CheckpointKind = CheckpointKind.SCHEDULED, note: str = "") -> StoredCheckpoint:
+def stored(run_id: str, step: int) -> StoredCheckpoint:
     manifest = Manifest(
         checkpoint_id=f"t001-s{step:09d}",
-        kind=kind,
+        kind=CheckpointKind.FINAL,
         run_id=run_id,
         timeline=1,
         global_step=step,
@@ -135,7 +134,7 @@ def stored(run_id: str, step: int, kind: CheckpointKind = CheckpointKind.SCHEDUL
         esperd_version="0",
         torch_version="0",
         task="t:build",
-        note=note,
+        note="",
         config=json.loads(config_text(SETTINGS)),
         num_parameters=1,
         pause_ms=0.0,
@@ -144,19 +143,12 @@ def stored(run_id: str, step: int, kind: CheckpointKind = CheckpointKind.SCHEDUL
 
 
 def test_without_a_journal_the_newest_checkpoint_names_the_run() -> None:
-    """Its final checkpoint says whether it has finished; a daemon that left it wrote one as well."""
+    """And the largest revision of any is passed over."""
     assert newest_in_store(()) == (None, 0)
     found, last_revision = newest_in_store((stored("run-0", 90), stored("run-1", 100), stored("run-0", 80)))
     assert found is not None
     assert (found.run_id, found.finished, last_revision) == ("run-1", None, 100)
     assert picked(found).resumes
-    left, _ = newest_in_store((stored("run-1", 100, CheckpointKind.FINAL),))
-    assert left is not None
-    assert left.finished is None
-    done, _ = newest_in_store((stored("run-1", 100, CheckpointKind.FINAL, FINISHED_NOTE),))
-    assert done is not None
-    assert done.finished is not None
-    assert done.finished.global_step == 100
 
 
 def test_a_finished_run_is_shown_with_its_last_numbers() -> None:
