@@ -16,7 +16,13 @@ from esper.client.errors import LeylineError, Unreachable
 from esper.client.sync import Client
 from esper.leyline.v1.command_pb2 import Command
 from esper.leyline.v1.run_service_pb2 import GetRunResponse
-from esper.leyline.v1.vocabulary_pb2 import COMMAND_STATE_ACCEPTED, TRAINER_PHASE_FAILED, TRAINER_PHASE_FINISHED
+from esper.leyline.v1.vocabulary_pb2 import (
+    COMMAND_STATE_ACCEPTED,
+    TRAINER_PHASE_FAILED,
+    TRAINER_PHASE_FINISHED,
+    TRAINER_PHASE_HALTED,
+    TRAINER_PHASE_PAUSED,
+)
 
 from esperd.cli.keys import make_key_pair
 from tests.robustness import small_task
@@ -33,6 +39,8 @@ _PERMISSIONS = ("observe", "command", "emergency", "operate")
 _PASSING = {"DRAINING", "RUN_CATCHING_UP", "JOURNAL_UNAVAILABLE", "EMERGENCY_UNACKNOWLEDGED", "TRAINER_NOT_RUNNING",
             "AUTH_THROTTLED", "COMMAND_BOX_FULL", "PACED_OUT", "EPOCH_STALE"}  # fmt: skip
 """Refusals after which the same request is sent again."""
+
+_STANDING = (TRAINER_PHASE_PAUSED, TRAINER_PHASE_HALTED)
 
 AnswerT = TypeVar("AnswerT")
 
@@ -145,16 +153,33 @@ class Performance:
                 if is_awaited:
                     self.settle(label)
             case RaiseAsk(label, level):
-                raised = self.call(lambda client: client.raise_emergency(level, label, request_id=label))  # type: ignore[arg-type]
-                self.emergency_ids[label] = raised.emergency.emergency_id
+                self._while_it_stands(lambda client: self._raise(client, level, label))
                 self.answers.append(Answer(label))
             case ClearAsk(label, name):
                 emergency_id = self.emergency_ids[name]
-                self.call(lambda client: client.clear_emergency(emergency_id, label, request_id=label))
+                self._while_it_stands(lambda client: client.clear_emergency(emergency_id, label, request_id=label))
                 self.answers.append(Answer(label))
             case CancelAsk(label, target):
-                self.call(lambda client: self._cancel(client, self.known.command_ids[target], label))
+                self._while_it_stands(lambda client: self._cancel(client, self.known.command_ids[target], label))
                 self.settle(target)
+
+    def _while_it_stands(self, ask: Callable[[Client], object]) -> None:
+        """Ask something that takes effect at once: only where the script means it to, and not while it catches up."""
+
+        def ask_in_place(client: Client) -> bool:
+            is_there = client.run().run.phase in _STANDING
+            if is_there:
+                ask(client)
+            return is_there
+
+        deadline_s = time.monotonic() + ANSWER_S
+        while not self.call(ask_in_place):
+            assert time.monotonic() < deadline_s, self.log
+            time.sleep(_LOOK_S)
+
+    def _raise(self, client: Client, level: int, label: str) -> None:
+        raised = client.raise_emergency(level, label, request_id=label)  # type: ignore[arg-type]  # a number of the enum
+        self.emergency_ids[label] = raised.emergency.emergency_id
 
     def submit(self, label: str, send: Callable[[Client], Command]) -> Command:
         """Send a request until it is accepted."""
@@ -192,7 +217,7 @@ class Performance:
     def _learn(self, act: Sequence[Request]) -> None:
         """Note what the next act names: seeds that have germinated, checkpoints that were written."""
         for request in act:
-            if request.kind == "germinate":
+            if request.kind in ("germinate", "checkpoint"):
                 self.settle(request.label)
         for point in self.look().restore_points:
             if point.checkpoint_id:

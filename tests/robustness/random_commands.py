@@ -76,6 +76,8 @@ class RandomCommands:
 
     def _germinate(self) -> None:
         sites = self._performance.call(lambda client: client.sites()).sites
+        if not sites:
+            return  # a start that has not loaded its task yet
         name = self._name()
         operation = pb.CommandSeedOperation(
             operation=words.SEED_OPERATION_GERMINATE,
