@@ -43,6 +43,7 @@ def status(
         ("training FLOPs", count(run.train_flops)),
         ("device", run.device),
         ("newest good state", newest_good(answer)),
+        ("newest good on disk", newest_good(answer, on_disk=True)),
         ("last checkpoint", last_checkpoint(newest, now_unix_s)),
         ("policy", answer.lease_principal or "none steers"),
         ("emergency", words.level(run.emergency_level)),
@@ -62,14 +63,13 @@ def timeline_line(answer: run_service_pb2.GetRunResponse) -> str:
     return f"{number}, from step {one.fork_step} of timeline {one.parent}"
 
 
-def newest_good(answer: run_service_pb2.GetRunResponse) -> str:
-    """The state to which the run would go back if something went wrong now."""
+def newest_good(answer: run_service_pb2.GetRunResponse, *, on_disk: bool = False) -> str:
+    """The state to which the run would go back if something went wrong now, or if its memory were gone too."""
     steps = steps_until(answer.timelines, answer.run.timeline)
-    found = [
-        point for point in answer.restore_points if point.is_good and is_on(steps, point.timeline, point.global_step)
-    ]
+    known = [point for point in answer.restore_points if is_on(steps, point.timeline, point.global_step)]
+    found = [point for point in known if point.is_good and (point.checkpoint_id or not on_disk)]
     if not found:
-        return "none yet" if answer.restore_points else ""
+        return "none yet"
     return place(max(found, key=lambda point: (point.timeline, point.global_step)))
 
 

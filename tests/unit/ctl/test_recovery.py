@@ -205,12 +205,14 @@ def test_status_tells_where_the_run_stands(old: SmallDaemon) -> None:
     """Timeline, where this start went on, the newest good state and the age of the last checkpoint."""
     old.run.resumed_from, old.run.catch_up_step = "t001-s000000100", 450
     text = ctl(old, "status").stdout
-    assert "newest good state  step 390 of timeline 1 (memory)" in text
-    assert "last checkpoint    t001-s000000400, " in text
-    assert "resumed from       t001-s000000100" in text
-    assert "catching up        to step 450" in text
+    rows = dict(line.split("  ", 1) for line in text.splitlines())
+    told = {name: value.strip() for name, value in rows.items()}
+    assert told["newest good state"] == "step 390 of timeline 1 (memory)"
+    assert told["newest good on disk"] == "step 200 of timeline 1 (checkpoint t001-s000000200)"
+    assert told["last checkpoint"].startswith("t001-s000000400, ")
+    assert (told["resumed from"], told["catching up"]) == ("t001-s000000100", "to step 450")
     past.go_back(old)
-    assert "timeline           2, from step 200 of timeline 1" in ctl(old, "status").stdout
+    assert "2, from step 200 of timeline 1" in ctl(old, "status").stdout
 
 
 def test_log_names_timelines_once_there_are_several(old: SmallDaemon) -> None:
