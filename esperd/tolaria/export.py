@@ -32,7 +32,7 @@ from esperd.oona.checkpoints.pending import sync_directory
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.tolaria import losses, saved_state
 from esperd.tolaria.export_files import FORMATS, Words, describe_file
-from esperd.tolaria.exported_graph import ExportedGraph, capture
+from esperd.tolaria.exported_graph import ExportedGraph, capture, foreign_libraries
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.precision import configure_torch, untouched_rng
 from esperd.tolaria.state_tree import read_files, rebuild
@@ -265,6 +265,7 @@ def _write(
         "inputs": _shapes("inputs", inputs),
         "outputs": _shapes("output", expected),
         "batch": {"is_dynamic": graph.is_batch_dynamic, "size": graph.batch_size, "note": graph.note},
+        "needs_libraries": foreign_libraries(graph.program),
         "compared": {"num_samples": graph.batch_size, "max_difference": difference},
         "files": [{"name": f.name, "num_bytes": f.num_bytes, "sha256": f.sha256} for f in files],
     }

@@ -90,6 +90,13 @@ def user_inputs(program: ExportedProgram) -> list[str]:
     return [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
 
 
+def foreign_libraries(program: ExportedProgram) -> list[str]:
+    """Whoever else's operators the graph calls: these must be imported before it is loaded."""
+    targets = [node.target for part in _parts(program.graph_module) for node in part.graph.nodes]
+    names = {target.namespace for target in targets if isinstance(target, torch._ops.OpOverload)}
+    return sorted(names - {"aten", "prim", "prims"})
+
+
 def _trace(model: nn.Module, inputs: Any, dynamic_shapes: Any) -> ExportedProgram:
     with torch.no_grad():
         return torch.export.export(model, (inputs,), dynamic_shapes=dynamic_shapes)
@@ -121,10 +128,13 @@ def _tensor_of(program: ExportedProgram, spec: InputSpec) -> Tensor:
     return tensor
 
 
+def _parts(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
+    """A graph with the graphs that are nested in it."""
+    return [part for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
+
+
 def _drop_checks(module: torch.fx.GraphModule) -> None:
-    for part in module.modules():
-        if not isinstance(part, torch.fx.GraphModule):
-            continue
+    for part in _parts(module):
         for node in list(part.graph.nodes):
             if node.target in _CHECKS and not node.users:
                 part.graph.erase_node(node)

@@ -9,10 +9,11 @@ import keyword
 import math
 import operator
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.export.graph_signature import ConstantArgument, OutputKind, OutputSpec
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
@@ -167,11 +168,17 @@ def _forward(graph: ExportedGraph, names: Mapping[str, str], writer: "_Writer") 
         if lines.is_used(weight.placeholder):
             yield f"        {lines.names[weight.placeholder]} = self.{getter}({names[weight.name]!r})"
     yield from (f"        {lines.names[name]} = {text}" for name, text in _unpacked(program))
-    outputs = [str(spec.arg.name) for spec in program.graph_signature.output_specs if spec.arg is not None]
     for line in lines.body():
         yield f"        {line}"
-    packed = pytree.tree_unflatten([_Text(lines.names[name]) for name in outputs], program.call_spec.out_spec)
+    outputs = [_output(spec, lines) for spec in program.graph_signature.output_specs]
+    packed = pytree.tree_unflatten(outputs, program.call_spec.out_spec)
     yield f"        return {_literal(packed)}"
+
+
+def _output(spec: OutputSpec, lines: "_Lines") -> Any:
+    if spec.kind is not OutputKind.USER_OUTPUT:
+        raise EsperdError("EXPORT_FAILED", detail=f"the model changes {spec.target} when it is used")
+    return spec.arg.value if isinstance(spec.arg, ConstantArgument) else lines.names[spec.arg.name]
 
 
 def _unpacked(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str]]:
@@ -203,7 +210,7 @@ class _Writer:
         lines = _Lines(self, module)
         arguments = [lines.names[node.name] for node in module.graph.nodes if node.op == "placeholder"]
         body = list(lines.body())
-        name = _Text(f"part_{len(self.functions) + 1}")
+        name = _Text(f"_part_{len(self.functions) + 1}")
         result = next(iter(module.graph.output_node().args))
         ends = f"return {_literal(lines.named(result))}"
         self.functions.append([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in [*body, ends])])
@@ -216,7 +223,12 @@ class _Lines:
     def __init__(self, writer: _Writer, module: GraphModule) -> None:
         self._writer = writer
         self._module = module
-        self.names = {node.name: _Text(_plain(node.name)) for node in module.graph.nodes}
+        self.names: dict[str, _Text] = {}
+        """Each node's name in the source."""
+        taken: set[str] = set()
+        for node in module.graph.nodes:
+            self.names[node.name] = _Text(_plain(node.name, taken))
+            taken.add(self.names[node.name])
 
     def is_used(self, name: str) -> bool:
         """Whether anything reads this value."""
@@ -307,6 +319,8 @@ def _quotable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).replace("\\", "/").replace('"', "'")
 
 
-def _plain(name: str) -> str:
-    taken = keyword.iskeyword(name) or name in _RESERVED or hasattr(builtins, name) or name.startswith("part_")
-    return f"{name}_" if taken else name
+def _plain(name: str, taken: Collection[str]) -> str:
+    """The name, or one like it that means nothing else."""
+    while keyword.iskeyword(name) or name in _RESERVED or hasattr(builtins, name) or name in taken:
+        name += "_"
+    return name
