@@ -42,12 +42,13 @@ class World(Run):
         scheduler: MakeScheduler | None = None,
         model: nn.Module | None = None,
         sites: Sequence[str] = ("stem", "body", "head"),
+        optimizer_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         def make(model: nn.Module) -> Optimizers:
             host = torch.optim.AdamW(model.parameters(), lr=0.01)
             schedule = None if scheduler is None else scheduler(host)
-            return Optimizers(host, schedule, settings, clip_grad_norm=1.0)
+            return Optimizers(host, schedule, settings, clip_grad_norm=1.0, **(optimizer_options or {}))
 
         super().__init__(
             model=model, settings=settings, registry=chaos_registry(), sites=sites, make_optimizers=make, **options

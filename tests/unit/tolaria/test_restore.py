@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch.optim import lr_scheduler
 
 from esperd.leyline.commands import AlphaSchedule
@@ -120,6 +121,19 @@ def on_a_fossil(world: World) -> None:
     world.steps(2)
 
 
+def about_to_harm(blueprint: str) -> Callable[[World], None]:
+    """A seed that has blended in and will do harm within the next steps, which the guard answers."""
+
+    def prepare(world: World) -> None:
+        world.steps(25)
+        seed_id = world.germinate(blueprint, parameters={"delay": 40})
+        world.grow(seed_id, Stage.BLENDING)
+        while world.seed(seed_id).module.calls < 36:
+            world.step()
+
+    return prepare
+
+
 SCENES: dict[str, Callable[[World], None]] = {
     "nothing": nothing,
     "germinated": at(Stage.GERMINATED),
@@ -147,6 +161,7 @@ SCENES: dict[str, Callable[[World], None]] = {
     "resetting": culled(5),
     "rivals": rivals,
     "on a fossil": on_a_fossil,
+    **{f"about to harm: {name}": about_to_harm(name) for name in ("nan", "exploding", "raises_backward")},
 }
 
 
@@ -157,12 +172,49 @@ def test_a_new_process_and_the_same_run_go_on_exactly(scene: str) -> None:
     SCENES[scene](world)
     saved = world.saved()
     expected = world.follow(AFTER)
+    if scene.startswith("about to harm"):
+        assert any("guard.tripped" in event for event in expected["events"])
     other = fresh()
     other.steps(1)
     assert_equal(other.load(saved).saved(), saved)
     assert_equal(other.follow(AFTER), expected)
     disturb(world)
     assert_equal(world.load(saved).follow(AFTER), expected)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["bf16", "fp16 scalers"])
+def test_reduced_precision_goes_on_exactly(half: bool) -> None:
+    """Under autocast, and with the scalers of host and seed."""
+    scalers = {"new_scaler": lambda: torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=7)} if half else {}
+    world = fresh(autocast=True, optimizer_options=scalers)
+    fossils(1)(world)
+    world.grow(world.germinate(site="stem"), Stage.BLENDING)
+    saved = world.saved()
+    expected = world.follow(AFTER)
+    assert_equal(fresh(autocast=True, optimizer_options=scalers).load(saved).follow(AFTER), expected)
+    assert_equal(world.load(saved).follow(AFTER), expected)
+
+
+def test_what_is_asked_after_a_load_does_what_it_would_have_done() -> None:
+    """Rates, resets and commands on live seeds, given to the undisturbed run and to the loaded one."""
+
+    def go_on(world: World) -> dict[str, Any]:
+        world.optimizers.set_values("all", 0, {"lr": 0.005, "weight_decay": 0.05})
+        world.optimizers.reset("host", 0)
+        world.steps(2)
+        world.apply(Operation.CULL, world.germinate(site="head", blueprint_id="residual_mlp"))
+        world.grow(4, Stage.BLENDING)
+        return world.follow(AFTER)
+
+    world = fresh()
+    on_a_fossil(world)
+    world.apply(Operation.CULL, 3)
+    world.steps(6)
+    world.grow(world.germinate(), Stage.TRAINING)
+    saved = world.saved()
+    expected = go_on(world)
+    assert_equal(go_on(fresh().load(saved)), expected)
+    assert_equal(go_on(world.load(saved)), expected)
 
 
 def disturb(world: World) -> None:
