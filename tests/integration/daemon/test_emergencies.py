@@ -1,6 +1,8 @@
 """Emergencies at a real daemon: acknowledged whatever the run is doing, before whatever else waits."""
 
+import signal
 import time
+from pathlib import Path
 
 import pytest
 from esper.client.aio import AsyncClient
@@ -18,6 +20,7 @@ from esper.leyline.v1.vocabulary_pb2 import (
     EMERGENCY_LEVEL_CONSERVATIVE,
     EMERGENCY_LEVEL_HALT,
     EMERGENCY_LEVEL_NOTICE,
+    TRAINER_PHASE_CATCHING_UP,
     TRAINER_PHASE_HALTED,
     TRAINER_PHASE_PAUSED,
     TRAINER_PHASE_TRAINING,
@@ -96,3 +99,43 @@ async def test_a_full_command_box_does_not_hold_an_emergency(start_daemon: Start
         await until_phase(client, TRAINER_PHASE_HALTED)
         await client.clear_emergency(halt.emergency.emergency_id, "no fire")
         await until_phase(client, TRAINER_PHASE_TRAINING)
+
+
+STEADY_TASK = """
+import time
+from dataclasses import replace
+
+from torch import nn
+from esperd.tolaria.task import Task
+from tiny_task import build as tiny
+
+
+def build() -> Task:
+    return replace(tiny(), loss_fn=lambda output, y: time.sleep(0.03) or nn.functional.mse_loss(output, y))
+"""
+
+
+async def test_a_run_that_catches_up_acknowledges_emergencies_and_then_catches_up(
+    start_daemon: StartDaemon, folder: Path
+) -> None:
+    """Killed after 80 steps without a checkpoint: a halt holds even the steps that are done again, until cleared."""
+    (folder / "steady_task.py").write_text(STEADY_TASK)
+    options = ("checkpoints.every_steps=0",)
+    first = start_daemon(*options, task="steady_task:build")
+    async with first.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+        paused = await client.submit(run_control(RUN_ACTION_PAUSE, ApplyAt(global_step=80)), wait=True)
+        assert paused.global_step == 80
+        await client.submit(run_control(RUN_ACTION_RESUME), wait=True)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second = start_daemon(*options, task="steady_task:build")
+    async with second.client() as client:
+        await until_phase(client, TRAINER_PHASE_CATCHING_UP)
+        halt = await client.raise_emergency(EMERGENCY_LEVEL_HALT, "not so fast")
+        held = await until_phase(client, TRAINER_PHASE_HALTED)
+        assert 0 <= held.run.global_step < 80
+        await client.clear_emergency(halt.emergency.emergency_id, "go on")
+        after = await until_phase(client, TRAINER_PHASE_TRAINING)
+        assert after.run.global_step >= 80
+        assert after.run.run_id == held.run.run_id
