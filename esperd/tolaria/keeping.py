@@ -97,7 +97,8 @@ class Keeper:
         is_snapshot = self._is_due(self._snapshot_every, step)
         position = parts.progress.position
         if not self._is_stopped and (requests or ((is_scheduled or is_snapshot) and position != self._last_kept)):
-            if is_scheduled and position != self._last_kept:
+            is_kept_anyway = any(request.kind is CheckpointKind.FORK for request in requests)
+            if is_scheduled and position != self._last_kept and not is_kept_anyway:
                 requests = [_Request(CheckpointKind.SCHEDULED), *requests]
             self._keep(position, requests)
         for request in requests if self._is_stopped else ():

@@ -74,7 +74,8 @@ class Parts:
         )
         num_parameters = sum(p.numel() for p in self.model.parameters())
         steps, device = settings.run.num_steps, str(self.device)
-        self.progress = Progress(run_id, task_name, steps, device, clock(), num_parameters)
+        started_unix_s = bridge.snapshot().run.started_unix_s or clock()
+        self.progress = Progress(run_id, task_name, steps, device, started_unix_s, num_parameters)
         self.batch: Batch | None = None
         """The batch of the last step; None before the first."""
         self._restored: tuple[Batch | None, int] = (None, 1)
