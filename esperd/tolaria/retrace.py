@@ -39,7 +39,8 @@ class Retrace:
 
     def begin(self) -> Iterator[Any]:
         """Start a pass, and note what it starts from: once an epoch, nothing at a step."""
-        self._start = {"random": random_states(), "generators": self._states()}
+        is_first = getattr(self._data, "_iterator", None) is None
+        self._start = {"random": random_states(), "generators": self._states(), "is_first": is_first}
         batches: Iterator[Any] = iter(self._data)
         return batches
 
@@ -54,6 +55,7 @@ class Retrace:
         """
         start = copy.deepcopy(state["start"])
         with untouched_rng():
+            self._prepare_workers(is_first=start["is_first"])
             set_random_states(start["random"])
             self._put(start["generators"])
             batches: Iterator[Any] = iter(self._data)
@@ -70,11 +72,20 @@ class Retrace:
         data = self._data
         if isinstance(data, DataLoader):
             if data.num_workers > 0 and data.persistent_workers:
-                return "persistent_workers keep their random state from epoch to epoch, where nobody can read it"
+                return "persistent_workers keep their own random state from epoch to epoch, where nobody can read it"
             return ""
         if isinstance(data, (list, tuple)):
             return ""
         return f"{type(data).__name__} has no state_dict, so it is read again from the beginning of its epoch"
+
+    def _prepare_workers(self, *, is_first: bool) -> None:
+        """Let persistent workers begin the pass as they began it: torch draws one number more when it starts them."""
+        if not isinstance(self._data, DataLoader) or not self._data.persistent_workers:
+            return
+        if is_first:
+            self._data._iterator = None
+        elif self._data._iterator is None:
+            iter(self._data)
 
     def _states(self) -> list[Any]:
         return [_state_of(generator) for generator in self._generators]

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from esperd.tolaria.data import TensorBatches
 from esperd.tolaria.feed import DeviceCopier, Feed
@@ -160,6 +168,17 @@ def test_every_kind_of_data_goes_on_in_the_middle_of_an_epoch(kind: str, num_bef
 def test_workers_go_on_with_the_same_augmentations(num_before: int, same: bool):
     """They walk the epoch again from its beginning, so that their own random streams stand where they stood."""
     resumed(workers, num_before, 6, same=same)
+
+
+def test_persistent_workers_keep_at_least_the_order():
+    """In the epoch in which they were started and in later ones; what they draw themselves is not promised."""
+    rows = torch.arange(12.0)
+    make = lambda: DataLoader(  # noqa: E731 - as the other loaders are given
+        TensorDataset(rows, rows), 3, shuffle=True, num_workers=1, persistent_workers=True,
+        multiprocessing_context="forkserver",
+    )  # fmt: skip
+    resumed(make, 6, 5, same=False)
+    resumed(make, 2, 5, same=True)
 
 
 def test_a_load_leaves_the_global_generators_alone():
