@@ -1,8 +1,9 @@
 """EmergencyService: a lane of its own that overtakes every queue, waits for no disk and is never paced.
 
 Event loop only. The trainer is told first and the journal after it: an emergency must not stand behind a slow disk.
-Answered when the trainer has acknowledged it and, so that it outlives a kill of the daemon, its row is durable; with a
-disk that is stuck it is answered without that when the deadline has come, and a notice says so.
+Answered when the trainer has acknowledged it and its outcome is durable, so that a kill of the daemon changes nothing of
+what was answered; with a disk that is stuck it is answered without that when the deadline has come, and a notice says
+so.
 """
 
 import asyncio
@@ -193,7 +194,7 @@ class EmergencyService:
             raise EsperdError(outcome.refusal.reason, **outcome.refusal.metadata)
         if outcome.state is not CommandState.APPLIED:
             raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
-        if not await self._recorder.wait_accepted(handed.command_id, deadline_s - self._monotonic()):
+        if not await self._recorder.wait_settled(handed.command_id, deadline_s - self._monotonic()):
             self._recorder.append_later(self._unwritten(handed, outcome))
         return outcome
 

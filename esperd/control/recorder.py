@@ -71,7 +71,7 @@ class Recorder:
         self._records: list[Record] = []
         self._writer: asyncio.Task[None] | None = None
         self._is_awaited = asyncio.Event()
-        # Those who wait for a command's row, by command id.
+        # Those who wait for an outcome's row, by command id.
         self._row_waits: dict[str, asyncio.Future[bool]] = {}
 
     @property
@@ -86,9 +86,10 @@ class Recorder:
         self._is_awaited.set()
         self._start()
 
-    async def wait_accepted(self, command_id: str, within_s: float) -> bool:
-        """Whether the row of a command given to `accept_later` is durable by then; False at once when it cannot be."""
-        if command_id not in self._too_early:
+    async def wait_settled(self, command_id: str, within_s: float) -> bool:
+        """Whether an outcome given to `settle_later` is durable by then; False at once when the disk refuses."""
+        waits_for_command = command_id in self._too_early
+        if not waits_for_command and all(outcome.command_id != command_id for outcome in self._outcomes):
             return True
         waiting = self._row_waits.setdefault(command_id, asyncio.get_running_loop().create_future())
         await asyncio.wait([waiting], timeout=within_s)
@@ -171,10 +172,8 @@ class Recorder:
             await self._whole_or_single(commands, self._accept)
             del self._commands[: len(commands)]
             again = {record.command_id for record in self._commands}
-            written = [record.command_id for record in commands if record.command_id not in again]
-            for command_id in written:
+            for command_id in [record.command_id for record in commands if record.command_id not in again]:
                 self._outcomes += self._too_early.pop(command_id, ())
-            self._answer_row_waits(written, is_durable=True)
 
     async def _write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
@@ -182,6 +181,7 @@ class Recorder:
             failpoint("outcome.before_settle")
             settled = await self._journal.settle(outcomes, now_s)
             del self._outcomes[: len(outcomes)]
+            self._answer_row_waits([outcome.command_id for outcome in outcomes], is_durable=True)
             self._on_durable(outcomes, self._journal.revision)
             self._tell_settled(settled, now_s)
 

@@ -139,11 +139,11 @@ async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:
 
 
 async def test_an_answered_emergency_is_durable(stage: Theatre) -> None:
-    """Its row is in the journal when the caller hears of it: from then on a kill of the daemon cannot undo it."""
+    """Its outcome is in the journal when the caller hears of it: a kill of the daemon changes nothing of it then."""
     answer = await raise_one(stage)
     kept = await stage.journal.get_command(answer.emergency.emergency_id.removeprefix("e-"))
     assert kept is not None
-    assert kept.method == RAISE
+    assert (kept.method, kept.state.name, kept.global_step) == (RAISE, "APPLIED", answer.global_step)
 
 
 async def test_a_stuck_disk_holds_an_emergency_for_its_deadline_at_most(stage: Theatre) -> None:

@@ -215,19 +215,21 @@ def _note_rows(journal: MemoryJournal, rows: list[int]) -> Callable[..., Awaitab
 
 
 @pytest.mark.parametrize("num_failures", [0, 1])
-async def test_one_may_wait_for_a_commands_row(num_failures: int) -> None:
+async def test_one_may_wait_for_an_outcomes_row(num_failures: int) -> None:
     """True once it is durable; False at once when the disk refuses it, and when the time is over first."""
     journal, heard = Held(), list[str]()
     journal.num_failures = num_failures
     writer = recorder_of(journal, heard)
     writer.accept_later(command(1))
-    assert not await writer.wait_accepted("c1", 0.01)
-    waiting = asyncio.ensure_future(writer.wait_accepted("c1", 60.0))
+    writer.settle_later(outcome(1))
+    assert not await writer.wait_settled("c1", 0.01)
+    waiting = asyncio.ensure_future(writer.wait_settled("c1", 60.0))
     await journal.is_asked.wait()
     journal.is_open.set()
     assert await waiting is (num_failures == 0)
     await writer.flush(5.0)
-    assert await writer.wait_accepted("c1", 0.0)
+    assert heard == ["accepted c1", "settled c1"]
+    assert await writer.wait_settled("c1", 0.0)
 
 
 async def test_events_are_let_go_of_once_they_are_durable() -> None:
