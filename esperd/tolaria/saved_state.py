@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils import _pytree as pytree
 
-from esperd.kasmina.ports import Batch
+from esperd.kasmina.module_state import load_module, pack_batch, save_module, unpack_batch
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import TimelineView
 from esperd.tolaria.losses import num_units
@@ -37,7 +36,7 @@ _PROGRESS = (
 def save(parts: Parts) -> dict[str, Any]:
     """The run as it stands at this safe point."""
     return {
-        "host": _save_host(parts.model),
+        "host": save_module(parts.model),
         "growth": parts.executor.state_dict(),
         "optimizers": parts.optimizers.state_dict(),
         "trainer": _save_trainer(parts),
@@ -57,7 +56,7 @@ def restore(parts: Parts, tree: Mapping[str, Any], *, within_run: bool) -> None:
         EsperdError: CHECKPOINT_MISMATCH, when the state is of another model or other sites. The run is then undefined.
     """
     with _fitting():
-        _restore_host(parts.model, tree["host"])
+        load_module(parts.model, tree["host"])
         parts.executor.load_state_dict(tree["growth"])
         parts.optimizers.load_state_dict(tree["optimizers"])
         _restore_trainer(parts, tree["trainer"], within_run=within_run)
@@ -67,7 +66,7 @@ def restore(parts: Parts, tree: Mapping[str, Any], *, within_run: bool) -> None:
 def restore_model(parts: Parts, tree: Mapping[str, Any]) -> None:
     """Only the model and what grows in it, into fresh parts that will not train on; raises as `restore` does."""
     with _fitting():
-        _restore_host(parts.model, tree["host"])
+        load_module(parts.model, tree["host"])
         parts.executor.load_state_dict(tree["growth"])
 
 
@@ -79,45 +78,6 @@ def _fitting() -> Iterator[None]:
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise EsperdError("CHECKPOINT_MISMATCH", checkpoint_id="in use", detail=detail) from error
-
-
-# The host
-
-
-def _save_host(model: nn.Module) -> dict[str, Any]:
-    return {
-        "parameters": {name: parameter.detach() for name, parameter in model.named_parameters()},
-        "buffers": {name: buffer.detach() for name, buffer in model.named_buffers()},
-        "extra": {name: module.get_extra_state() for name, module in model.named_modules() if _has_extra(module)},
-    }
-
-
-def _restore_host(model: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Copy into the tensors that are there: they keep their identity, device and strides."""
-    with torch.no_grad():
-        _copy_named("parameter", dict(model.named_parameters()), saved["parameters"])
-        _copy_named("buffer", dict(model.named_buffers()), saved["buffers"])
-    for name, module in model.named_modules():
-        if name in saved["extra"]:
-            module.set_extra_state(saved["extra"][name])
-
-
-def _copy_named(what: str, targets: Mapping[str, torch.Tensor], sources: Mapping[str, torch.Tensor]) -> None:
-    if targets.keys() != sources.keys():
-        differing = sorted(targets.keys() ^ sources.keys())
-        raise ValueError(f"the model has other {what}s than the saved state: {', '.join(differing[:5])}")
-    for name, target in targets.items():
-        source = sources[name]
-        if target.shape != source.shape or target.dtype != source.dtype:
-            have, want = f"{tuple(target.shape)} {target.dtype}", f"{tuple(source.shape)} {source.dtype}"
-            raise ValueError(f"{what} {name} is {have} in the model and {want} in the saved state")
-    ordered = list(targets)
-    if ordered:
-        torch._foreach_copy_([targets[n].detach() for n in ordered], [sources[n] for n in ordered])
-
-
-def _has_extra(module: nn.Module) -> bool:
-    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 # The trainer's own numbers
@@ -167,16 +127,18 @@ def _restore_trainer(parts: Parts, saved: Mapping[str, Any], *, within_run: bool
         parts.standing.load_state_dict(saved["standing"])
         parts.publisher.open_timeline(tuple(TimelineView(*fields) for fields in saved["timelines"]))
     sample, units = saved["batch"]
-    parts.restore_batch(None if sample is None else parts.copier.copy(tuple(sample)), units)
+    parts.restore_batch(None if sample is None else unpack_batch(sample, parts.device), units)
     parts.feed.load_state_dict(saved["feed"])
     set_random_states(saved["random"])  # last: what came before may have drawn
 
 
-def _save_batch(parts: Parts) -> tuple[Batch | None, int]:
+def _save_batch(parts: Parts) -> tuple[dict[str, Any] | None, int]:
     """A few units of the last batch, which dry runs look at, if they are tensors; and how many units it had."""
     if parts.batch is None:
         return None, 1
     sample = parts.sample_inputs()
     leaves = pytree.tree_leaves(sample)
     is_plain = all(isinstance(leaf, torch.Tensor | int | float | str | bool) for leaf in leaves)
-    return (sample if is_plain else None), (parts.batch_units() if parts.batch is not None else num_units(sample))
+    return (pack_batch(sample) if is_plain else None), (
+        parts.batch_units() if parts.batch is not None else num_units(sample)
+    )

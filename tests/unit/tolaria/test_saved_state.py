@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +17,7 @@ from esperd.tolaria import saved_state
 from esperd.tolaria.state_tree import BufferPool, capture, rebuild
 from esperd.tolaria.task import Task
 from tests.unit.tolaria.growing import growing, images_task
-from tests.unit.tolaria.harness import Run
+from tests.unit.tolaria.harness import Run, make_task
 from tests.unit.tolaria.restoring import assert_equal
 
 COMPUTED = ("host", "growth", "optimizers")
@@ -96,3 +96,40 @@ def assert_goes_on(make: Callable[[], Task], *moments: int, after: int, **traini
 def test_a_growing_run_goes_on_exactly(make: Callable[[], Task], channels_last: bool) -> None:
     """While a seed trains, blends and is judged, in the middle of an epoch."""
     assert_goes_on(make, 7, 48, 70, after=13, channels_last=channels_last)
+
+
+class Caching(nn.Module):
+    """A host that builds a buffer when it is first used, widens it later, and draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+        self.register_buffer("cache", None, persistent=False)
+        self.generator = torch.Generator().manual_seed(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            grown = torch.rand(1, generator=self.generator)
+            self.cache = grown if self.cache is None else torch.cat([self.cache, grown])
+        return self.layer(x) if self.cache is None else self.layer(x) + self.cache.mean()
+
+
+def test_a_host_that_builds_its_buffers_as_it_goes_is_resumed() -> None:
+    """The new process has none of them yet, the running one too many."""
+
+    def begin_caching() -> Run:
+        torch.manual_seed(0)
+        return Run(make_task(model=Caching(), step_flops=1.0))
+
+    run = begin_caching()
+    run.steps(3)
+    before = saved(run)
+    run.steps(4)
+    expected = saved(run)
+    other = begin_caching()
+    saved_state.restore(other.trainer.parts, before, within_run=False)
+    other.steps(4)
+    assert_same_state(saved(other), expected)
+    saved_state.restore(run.trainer.parts, before, within_run=True)
+    run.steps(4)
+    assert_same_state(saved(run), expected)
