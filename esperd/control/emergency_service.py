@@ -1,9 +1,9 @@
 """EmergencyService: a lane of its own that overtakes every queue, waits for no disk and is never paced.
 
 Event loop only. The trainer is told first and the journal after it: an emergency must not stand behind a slow disk.
-Answered when the trainer has acknowledged it and its outcome is durable, so that a kill of the daemon changes nothing of
-what was answered; with a disk that is stuck it is answered without that when the deadline has come, and a notice says
-so.
+Answered when the trainer has acknowledged it and its outcome is durable, so that a kill of the daemon changes nothing
+of what was answered; with a disk that is stuck it is answered without that when the deadline has come, and a notice
+says so.
 """
 
 import asyncio
