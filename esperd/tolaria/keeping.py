@@ -29,12 +29,14 @@ from esperd.tolaria.emergency import CheckpointWritten
 from esperd.tolaria.goodness import StateKey, parameters_are_finite
 from esperd.tolaria.kept_states import KeptState, KeptStates
 from esperd.tolaria.parts import Parts
-from esperd.tolaria.state_tree import BufferPool, Captured, capture
+from esperd.tolaria.state_tree import BufferPool, Captured, capture, read_files
 
 _NEVER = 1 << 62
 _HURRY = 5
 """From ELEVATED on, states are kept in memory so many times as often."""
-_BY_CHANCE = frozenset({CheckpointKind.EMERGENCY, CheckpointKind.FINAL})
+_ROUTINE = frozenset({CheckpointKind.SCHEDULED, CheckpointKind.FORK})
+BY_CHANCE = frozenset({CheckpointKind.EMERGENCY, CheckpointKind.FINAL})
+"""Written because of something outside of the run."""
 _FLUSH_S = 60.0
 
 Finish = Callable[[Command, Position, EsperdError | None], None]
@@ -83,33 +85,48 @@ class Keeper:
 
     # What the safe point asks
 
-    def has_work(self, step: int) -> bool:
-        """Whether anything is due; costs three comparisons when nothing is."""
-        return step >= self._next_step or bool(self._results) or bool(self._requests)
+    def is_due(self, step: int) -> bool:
+        """Whether `arrive` has anything to do at this step."""
+        return step >= self._next_step
 
-    def tend(self) -> None:
-        """At the end of a safe point: judge states, keep one if it is due or asked for."""
-        parts = self._parts
-        step = parts.progress.global_step
+    @property
+    def has_work(self) -> bool:
+        """Whether `tend` has anything to do."""
+        return bool(self._results) or bool(self._requests)
+
+    def arrive(self) -> None:
+        """At a new step, before its commands: judge states, and keep this one if it is due.
+
+        Before its commands, because some may come much later to a run that stands still here, and all of them at once
+        when the run is done again after a restart: the state must be the same.
+        """
+        step, position = self._parts.progress.global_step, self._parts.progress.position
         self._judge(step)
-        requests, self._requests = self._requests, []
         is_scheduled = self._is_due(self._settings.every_steps, step)
-        is_snapshot = self._is_due(self._snapshot_every, step)
-        position = parts.progress.position
-        if not self._is_stopped and (requests or ((is_scheduled or is_snapshot) and position != self._last_kept)):
-            is_kept_anyway = any(request.kind is CheckpointKind.FORK for request in requests)
-            if is_scheduled and position != self._last_kept and not is_kept_anyway:
-                requests = [_Request(CheckpointKind.SCHEDULED), *requests]
-            self._keep(position, requests)
-        for request in requests if self._is_stopped else ():
-            self._refuse(request, position, "the run's state is not sound")
+        is_due = is_scheduled or self._is_due(self._snapshot_every, step)
+        if is_due and not self._is_stopped and position != self._last_kept:
+            self._keep(position, _Request(CheckpointKind.SCHEDULED) if is_scheduled else None)
         self._set_next_date(step)
 
-    def request(
-        self, kind: CheckpointKind, *, note: str = "", command: Command | None = None, is_good: bool = False
-    ) -> None:
+    def keep_fork(self, *, is_good: bool) -> None:
+        """Keep the first state of a new timeline, before anything happens in it."""
+        position = self._parts.progress.position
+        self._keep(position, _Request(CheckpointKind.FORK, is_good=is_good))
+        self._set_next_date(position[1])
+
+    def tend(self) -> None:
+        """At the end of a safe point: keep what was asked for."""
+        position = self._parts.progress.position
+        requests, self._requests = self._requests, []
+        for request in requests:
+            if self._is_stopped:
+                self._refuse(request, position, "the run's state is not sound")
+            else:
+                self._keep(position, request)
+
+    def request(self, kind: CheckpointKind, *, note: str = "", command: Command | None = None) -> None:
         """Have a checkpoint written of the state at the end of this safe point."""
-        self._requests.append(_Request(kind, note, command, is_good))
+        self._requests.append(_Request(kind, note, command))
 
     def ask(self, command: Command, note: str) -> None:
         """A command wants a checkpoint; it is settled when that is durable. Raises EsperdError CHECKPOINT_FAILED."""
@@ -177,24 +194,27 @@ class Keeper:
         self._set_next_date(self._parts.progress.global_step)
         self._show()
 
-    def adopt(self, stored: Sequence[StoredCheckpoint], position: Position) -> None:
-        """Take over what an earlier start has left on disk; the run goes on from `position`."""
+    def adopt(self, stored: Sequence[StoredCheckpoint], position: Position | None) -> None:
+        """Take over what an earlier start has left on disk; the run goes on from the one at `position`, if any."""
         for checkpoint in stored:
             manifest = checkpoint.manifest
             self._ids.add(manifest.checkpoint_id)
-            self.states.add(
-                KeptState(
-                    (manifest.timeline, manifest.global_step),
-                    checkpoint.num_bytes,
-                    checkpoint_ids=[manifest.checkpoint_id],
-                    is_for_disk=True,
-                    is_by_chance=manifest.kind in _BY_CHANCE,
-                    is_good=checkpoint.is_good,
-                )
-            )
-        self._last_kept = position
-        self._set_next_date(position[1])
+            self.states.add(_on_disk(manifest, checkpoint.num_bytes, is_good=checkpoint.is_good))
+        for checkpoint in stored:
+            state = self.states.find(*_key(checkpoint.manifest))
+            if state is not None and self.states.is_wanted_in_memory(state):
+                self._load(state, checkpoint)
+        if position is not None:
+            self._last_kept = position
+            self._set_next_date(position[1])
         self._show()
+
+    def _load(self, state: KeptState, checkpoint: StoredCheckpoint) -> None:
+        """Have in memory again what an undisturbed run would have there."""
+        try:
+            state.captured = read_files(checkpoint)
+        except EsperdError as error:
+            self._parts.note("checkpoint.damaged", error.message, "error", checkpoint_id=state.checkpoint_id)
 
     def avoid(self, names: Iterable[str]) -> None:
         """Checkpoints with these ids lie on disk, but cannot be used: no other one may take their ids."""
@@ -212,12 +232,10 @@ class Keeper:
 
     def _call_good(self, key: StateKey) -> None:
         self._parts.recovery.good_state(key.global_step)
-        state = self.states.find((key.timeline, key.global_step))
-        if state is None:
-            return
-        state.is_good = True
-        for checkpoint_id in state.checkpoint_ids:
-            self._mark_good(checkpoint_id)
+        for state in self.states.at((key.timeline, key.global_step)):
+            state.is_good = True
+            for checkpoint_id in state.checkpoint_ids:
+                self._mark_good(checkpoint_id)
 
     def _mark_good(self, checkpoint_id: str) -> None:
         if self._writer is not None:
@@ -225,43 +243,42 @@ class Keeper:
 
     # Keeping one state
 
-    def _keep(self, position: Position, requests: Sequence[_Request]) -> None:
+    def _keep(self, position: Position, request: _Request | None) -> None:
+        """Copy the state; write it too if that is wanted."""
         began_s = time.perf_counter()
         try:
             captured = capture(saved_state.save(self._parts), self._pool)
         except EsperdError as error:
-            for request in requests or [_Request(CheckpointKind.SCHEDULED)]:
-                self._fail(request, position, error)
+            self._fail(request or _Request(CheckpointKind.SCHEDULED), position, error)
             return
         pause_ms = (time.perf_counter() - began_s) * 1e3
-        self._last_kept = position
-        is_for_disk = bool(requests) and self._writer is not None
-        state = KeptState(
-            position,
-            captured.num_bytes,
-            captured,
-            is_for_disk=is_for_disk,
-            is_by_chance=is_for_disk and all(request.kind in _BY_CHANCE for request in requests),
-            is_good=any(request.is_good for request in requests),
-        )
-        # Held once more until it is submitted: keeping it may make it leave memory at once.
-        captured.retain()
-        self.states.add(state)
-        if not state.is_good:
-            self._parts.goodness.add(StateKey(*position))
-        for request in requests if is_for_disk else ():
-            self._submit(request, captured, position, pause_ms)
+        checkpoint_id = "" if request is None or self._writer is None else self._new_id(request.kind, position)
+        is_routine = request is None or request.kind in _ROUTINE
+        if is_routine:
+            self._last_kept = position
+        if request is None or request.kind not in BY_CHANCE:
+            # Held once more until it is submitted: keeping it may make it leave memory at once.
+            captured.retain()
+            name = "" if is_routine else checkpoint_id
+            is_good = request is not None and request.is_good
+            is_for_disk = bool(checkpoint_id)
+            self.states.add(KeptState(position, captured.num_bytes, name, captured, [], is_for_disk, is_good=is_good))
+            if not is_good:
+                self._parts.goodness.add(StateKey(*position))
+        if request is not None and checkpoint_id:
+            self._submit(request, checkpoint_id, captured, position, pause_ms)
         captured.release()
         self._show()
 
-    def _submit(self, request: _Request, captured: Captured, position: Position, pause_ms: float) -> None:
+    def _submit(
+        self, request: _Request, checkpoint_id: str, captured: Captured, position: Position, pause_ms: float
+    ) -> None:
         assert self._writer is not None  # the caller has looked
         step = position[1]
-        checkpoint_id = self._new_id(request.kind, position)
         if checkpoint_id in self._ids:
             return  # an earlier start wrote this very state
-        is_routine = request.kind is CheckpointKind.SCHEDULED
-        if is_routine and not self._parts.safety.admits_checkpoint(step):
+        is_scheduled = request.kind is CheckpointKind.SCHEDULED
+        if is_scheduled and not self._parts.safety.admits_checkpoint(step):
             return
         manifest = self._manifest(request, checkpoint_id, position, pause_ms)
         if not self._writer.submit(captured, manifest):
@@ -321,19 +338,8 @@ class Keeper:
             command, _ = self._asked.pop(manifest.checkpoint_id, (None, position))
             self._fail(_Request(manifest.kind, command=command), position, result.error)
             return
-        state = self.states.find(position)
-        is_good = state is not None and state.is_good
-        is_by_chance = manifest.kind in _BY_CHANCE
-        self.states.add(
-            KeptState(
-                position,
-                result.num_bytes,
-                checkpoint_ids=[manifest.checkpoint_id],
-                is_for_disk=True,
-                is_by_chance=is_by_chance,
-                is_good=is_good,
-            )
-        )
+        is_good = any(state.is_good for state in self.states.at(position))
+        self.states.add(_on_disk(manifest, result.num_bytes, is_good=is_good))
         if is_good:
             self._mark_good(manifest.checkpoint_id)
         parts.publisher.record(
@@ -420,3 +426,23 @@ class Keeper:
         if due >= 0:
             dates.append(max(due, step + 1))
         self._next_step = min(dates, default=_NEVER)
+
+
+def _key(manifest: Manifest) -> tuple[Position, str]:
+    """Under which position and name the state of a checkpoint is kept."""
+    name = "" if manifest.kind in _ROUTINE else manifest.checkpoint_id
+    return (manifest.timeline, manifest.global_step), name
+
+
+def _on_disk(manifest: Manifest, num_bytes: int, *, is_good: bool) -> KeptState:
+    """The state of a checkpoint that was written."""
+    position, name = _key(manifest)
+    return KeptState(
+        position,
+        num_bytes,
+        name,
+        checkpoint_ids=[manifest.checkpoint_id],
+        is_for_disk=True,
+        is_by_chance=manifest.kind in BY_CHANCE,
+        is_good=is_good,
+    )

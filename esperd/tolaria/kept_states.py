@@ -25,6 +25,9 @@ class KeptState:
 
     position: Position
     num_bytes: int
+    name: str = ""
+    """Empty for the one state of its position that the run keeps by itself; else the id of its checkpoint, which may
+    hold more of what happened at that safe point."""
     captured: Captured | None = None
     """In memory; None when it is on disk only."""
     checkpoint_ids: list[str] = field(default_factory=list)
@@ -67,17 +70,26 @@ class KeptStates:
 
     def add(self, state: KeptState) -> None:
         """Keep a state; one for the disk makes those between it and the one before leave."""
-        known = self.find(state.position)
+        known = self.find(state.position, state.name)
         if known is not None:
             self._merge(known, state)
         else:
             self._states.append(state)
-            self._states.sort(key=lambda kept: kept.position)
+            self._states.sort(key=_age)
         self._trim_memory(state)
 
-    def find(self, position: Position) -> KeptState | None:
-        """The state of a position, if it is kept."""
-        return next((state for state in self._states if state.position == position), None)
+    def find(self, position: Position, name: str = "") -> KeptState | None:
+        """The state of a position and name, if it is kept."""
+        return next((state for state in self.at(position) if state.name == name), None)
+
+    def at(self, position: Position) -> list[KeptState]:
+        """Every state of a position."""
+        return [state for state in self._states if state.position == position]
+
+    def is_wanted_in_memory(self, state: KeptState) -> bool:
+        """Whether it is one of the newest that were written."""
+        written = [kept for kept in self._states if kept.is_for_disk and not kept.is_by_chance]
+        return any(kept is state for kept in written[-WRITTEN_IN_MEMORY:])
 
     def lose_checkpoint(self, checkpoint_id: str) -> None:
         """Its files are gone."""
@@ -104,7 +116,7 @@ class KeptStates:
         """The newest good state in the history of the last timeline, before a step if one is given."""
         known = [s for s in self._states if s.is_good and not s.is_by_chance and is_ancestor(s.position, timelines)]
         reachable = [s for s in known if before_step is None or s.step < before_step]
-        return max(reachable, key=lambda s: s.position, default=None)
+        return max(reachable, key=_age, default=None)
 
     def wanted(
         self, command: RollbackCommand, timelines: Sequence[TimelineView], germinated_step: int | None
@@ -148,13 +160,12 @@ class KeptStates:
 
     def _trim_memory(self, newest: KeptState) -> None:
         in_memory = [s for s in self._states if s.captured is not None]
-        written = [s for s in in_memory if s.is_for_disk]
+        written = [s for s in in_memory if s.is_for_disk and not s.is_by_chance]
         last = written[-1].position if written else (0, -1)
         between = [s for s in in_memory if not s.is_for_disk and s.position > last]
-        staying = {s.position for s in written[-WRITTEN_IN_MEMORY:]}
-        staying |= {s.position for s in between[max(0, len(between) - self._num_between) :]}
+        staying = [*written[-WRITTEN_IN_MEMORY:], *between[max(0, len(between) - self._num_between) :]]
         for state in in_memory:
-            if state.position not in staying:
+            if not any(state is kept for kept in staying):
                 state.drop_memory()
         held = [s for s in self._states if s.captured is not None]
         while held and sum(s.num_bytes for s in held) > self._max_bytes:
@@ -164,6 +175,11 @@ class KeptStates:
     def _forget_lost(self, newest: KeptState | None = None) -> None:
         # The newest may be on its way to the disk.
         self._states = [s for s in self._states if s.captured is not None or s.checkpoint_id or s is newest]
+
+
+def _age(state: KeptState) -> tuple[Position, str]:
+    """What the run keeps by itself is of before the commands of its step, what was asked for of among them."""
+    return state.position, state.name
 
 
 def is_ancestor(position: Position, timelines: Sequence[TimelineView]) -> bool:

@@ -18,7 +18,7 @@ from esperd.oona.past import ReadPast, RunPast
 from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import CatchUp
 from esperd.tolaria.dispatch import Dispatcher
-from esperd.tolaria.keeping import Keeper
+from esperd.tolaria.keeping import BY_CHANCE, Keeper
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.safe_point import SafePoint
 from esperd.tolaria.state_tree import read_files, rebuild
@@ -40,8 +40,7 @@ def resume(
     stored = [] if store is None else sorted(store.list(progress.run_id), key=_age)
     manifest, past = _restore(parts, store, stored, read_past)
     catch_up = CatchUp(past, progress.position)
-    if manifest is not None:
-        keeper.adopt(stored, progress.position)
+    keeper.adopt(stored, None if manifest is None else progress.position)
     if store is not None:
         keeper.avoid({one.path.name for one in store.list(progress.run_id)} - {one.path.name for one in stored})
         keeper.avoid(name for name, _ in store.damaged(progress.run_id))
@@ -69,26 +68,39 @@ def resume(
 def _restore(
     parts: Parts, store: CheckpointStore | None, stored: list[StoredCheckpoint], read_past: ReadPast
 ) -> tuple[Manifest | None, RunPast]:
-    """Restore the newest of `stored` that is sound and known to the journal; it stays the last one there.
+    """Restore the newest of `stored` that is sound and known to the journal; what cannot be used leaves the list.
 
-    Without any the run is at its beginning.
+    A run that must be exact goes on from a state that it keeps by itself: one that came by chance, when the daemon left
+    for instance, lacks the states between it and the one before, to which the undisturbed run could go back. Without
+    any the run is at its beginning.
     """
-    while stored:
-        manifest = stored[-1].manifest
+    by_chance: list[StoredCheckpoint] = []
+    manifest = None
+    while stored and manifest is None:
+        newest = stored[-1].manifest
+        if parts.settings.training.deterministic and newest.kind in BY_CHANCE:
+            by_chance.append(stored.pop())
+            continue
         past = read_past(
-            after_sequence=manifest.sequence,
-            after_revision=manifest.journal_revision,
-            state_revision=manifest.revision,
+            after_sequence=newest.sequence, after_revision=newest.journal_revision, state_revision=newest.revision
         )
-        if not past.counts(manifest.checkpoint_id):
+        if not past.counts(newest.checkpoint_id):
             assert store is not None  # it is where they come from
             _remove(parts, store, stored.pop())
         elif _restored(parts, stored[-1]):
-            return manifest, past
+            manifest = newest
         else:
             stored.pop()
-    parts.count_flops()
-    return None, read_past(after_sequence=0, after_revision=0, state_revision=0)
+    if manifest is None:
+        parts.count_flops()
+        past = read_past(after_sequence=0, after_revision=0, state_revision=0)
+    for checkpoint in by_chance:
+        if past.counts(checkpoint.manifest.checkpoint_id):
+            stored.append(checkpoint)
+        else:
+            assert store is not None  # it is where they come from
+            _remove(parts, store, checkpoint)
+    return manifest, past
 
 
 def _restored(parts: Parts, checkpoint: StoredCheckpoint) -> bool:

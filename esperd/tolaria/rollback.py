@@ -12,7 +12,7 @@ from esperd.leyline.commands import Command, RollbackCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.views import TimelineEvent, TimelineView
-from esperd.leyline.vocabulary import CheckpointKind, RollbackTier, Stage
+from esperd.leyline.vocabulary import RollbackTier, Stage
 from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import Position
 from esperd.tolaria.checkpoint_writer import Loaded
@@ -132,7 +132,7 @@ class Rollback:
         self._keeper.went_back(attempt.state)
         parts.note_change(True)
         failpoint("rollback.confirmed")
-        self._keeper.request(CheckpointKind.FORK, is_good=attempt.state.is_good)
+        self._keeper.keep_fork(is_good=attempt.state.is_good)
         if attempt.command is not None:
             self._finish(attempt.command, attempt.asked_at, None)
 

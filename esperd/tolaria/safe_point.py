@@ -1,7 +1,7 @@
 """The safe point: after a step and before the next batch, the only place where anything but training happens.
 
-Training thread only. In order: log, validation and packets that are due; commands; states that are to be kept; and then
-training stands still for as long as it is paused, halted, or going back.
+Training thread only. In order: log, validation and packets that are due; the state, if it is to be kept; commands, and
+what they want kept; and then training stands still for as long as it is paused, halted, or going back.
 """
 
 from esperd.bridge.bridge import Bridge
@@ -60,9 +60,11 @@ class SafePoint:
             self._keep_dates(step, epoch_ended)
         if self._troubles.wants_action:
             self._troubles.act(self._rollback)
+        if self._keeper.is_due(progress.global_step) and not self._rollback.is_under_way:
+            self._keeper.arrive()
         if self._dispatcher.has_work(progress.position, epoch_ended=epoch_ended):
             self._dispatcher.run(progress.position, epoch_ended=epoch_ended)
-        if self._keeper.has_work(progress.global_step):
+        if self._keeper.has_work:
             self._keep()
         if self._catch_up is not None:
             self._look_at_the_past(self._catch_up)
@@ -176,9 +178,11 @@ class SafePoint:
 
     def begin(self) -> None:
         """The safe point before the first step: a state to go back to, and whatever the journal has for here."""
+        if self._keeper.is_due(self._progress.global_step):
+            self._keeper.arrive()
         if self._catch_up is not None and self._dispatcher.has_work(self._progress.position, epoch_ended=False):
             self._dispatcher.run(self._progress.position, epoch_ended=False)
-        if self._keeper.has_work(self._progress.global_step):
+        if self._keeper.has_work:
             self._keep()
         if self._catch_up is not None:
             self._look_at_the_past(self._catch_up)
