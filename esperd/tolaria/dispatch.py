@@ -202,9 +202,11 @@ class Dispatcher:
             self._publisher.publish()
 
     def _is_due(self, item: _Waiting, position: Position, epoch_ended: bool) -> bool:
+        if position < item.floor:
+            return False
         if isinstance(item.command.payload, EmergencyCommand):
             return True
-        if self._is_held() or position < item.floor:
+        if self._is_held():
             return False
         # Nothing new happens in the past: a fresh command (it has no floor) waits until history is through.
         if self._catch_up is not None and item.floor == START:

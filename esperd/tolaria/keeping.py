@@ -26,7 +26,7 @@ from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import Position
 from esperd.tolaria.checkpoint_writer import CheckpointWriter, Loaded, Marked, Pruned, Result, Written
 from esperd.tolaria.emergency import CheckpointWritten
-from esperd.tolaria.goodness import StateKey, parameters_are_finite
+from esperd.tolaria.goodness import StateKey
 from esperd.tolaria.kept_states import KeptState, KeptStates
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.state_tree import BufferPool, Captured, capture, read_files
@@ -81,6 +81,8 @@ class Keeper:
         self._last_kept: Position | None = None
         self._next_step = 0
         self._is_stopped = False
+        self.found_poison = False
+        """Weights were found not to be finite where a state was to be called good; whoever answers it sets it back."""
         self._facts = self._standing_facts()
 
     # What the safe point asks
@@ -224,8 +226,9 @@ class Keeper:
         due = self._parts.goodness.healthy(step)
         if not due:
             return
-        if not parameters_are_finite(self._parts.model.parameters()):
-            return  # the losses will tell
+        if not self._parts.weights_are_finite():
+            self.found_poison = True
+            return
         for key in due:
             self._call_good(key)
         self._show()
@@ -245,6 +248,10 @@ class Keeper:
 
     def _keep(self, position: Position, request: _Request | None) -> None:
         """Copy the state; write it too if that is wanted."""
+        is_good = request is not None and request.is_good
+        is_own = request is None or request.kind not in BY_CHANCE
+        if is_own and not is_good:
+            self._parts.goodness.add(StateKey(*position))  # before the copy: who goes on from it waits for it as well
         began_s = time.perf_counter()
         try:
             captured = capture(saved_state.save(self._parts), self._pool)
@@ -256,15 +263,12 @@ class Keeper:
         is_routine = request is None or request.kind in _ROUTINE
         if is_routine:
             self._last_kept = position
-        if request is None or request.kind not in BY_CHANCE:
+        if is_own:
             # Held once more until it is submitted: keeping it may make it leave memory at once.
             captured.retain()
             name = "" if is_routine else checkpoint_id
-            is_good = request is not None and request.is_good
             is_for_disk = bool(checkpoint_id)
             self.states.add(KeptState(position, captured.num_bytes, name, captured, [], is_for_disk, is_good=is_good))
-            if not is_good:
-                self._parts.goodness.add(StateKey(*position))
         if request is not None and checkpoint_id:
             self._submit(request, checkpoint_id, captured, position, pause_ms)
         captured.release()
@@ -281,10 +285,15 @@ class Keeper:
         if is_scheduled and not self._parts.safety.admits_checkpoint(step):
             return
         manifest = self._manifest(request, checkpoint_id, position, pause_ms)
-        if not self._writer.submit(captured, manifest):
+        is_taken = self._writer.submit(captured, manifest)
+        if not is_taken and self._parts.settings.training.deterministic:
+            # Going back leads to what was written, and that must not depend on how fast the disk is.
+            is_taken = self._writer.wait_idle(_FLUSH_S) and self._writer.submit(captured, manifest)
+        if not is_taken:
             self._fail(request, position, EsperdError("CHECKPOINT_BUSY", num=2), is_disk_at_fault=False)
             return
         self._ids.add(checkpoint_id)
+        self.states.begin_writing(*_key(manifest))
         if request.command is not None:
             self._asked[checkpoint_id] = (request.command, position)
 
@@ -334,12 +343,14 @@ class Keeper:
         manifest, parts = result.manifest, self._parts
         position = (manifest.timeline, manifest.global_step)
         if result.error is not None:
+            self.states.end_writing(*_key(manifest))
             self._ids.discard(manifest.checkpoint_id)
             command, _ = self._asked.pop(manifest.checkpoint_id, (None, position))
             self._fail(_Request(manifest.kind, command=command), position, result.error)
             return
         is_good = any(state.is_good for state in self.states.at(position))
         self.states.add(_on_disk(manifest, result.num_bytes, is_good=is_good))
+        self.states.end_writing(*_key(manifest))
         if is_good:
             self._mark_good(manifest.checkpoint_id)
         parts.publisher.record(

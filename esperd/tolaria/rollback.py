@@ -17,7 +17,6 @@ from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import Position
 from esperd.tolaria.checkpoint_writer import Loaded
 from esperd.tolaria.emergency import RollbackFailed
-from esperd.tolaria.goodness import parameters_are_finite
 from esperd.tolaria.keeping import Keeper
 from esperd.tolaria.kept_states import KeptState
 from esperd.tolaria.parts import Parts
@@ -125,30 +124,35 @@ class Rollback:
             parts.feed.skip(max(0, attempt.asked_at[1] - attempt.state.step))
         after = self._seed_ids()
         removed, restored = sorted(before - after), sorted(after - before)
-        self._open_timeline(attempt, removed, restored)
+        parent, fork_step = attempt.state.position
+        timelines = parts.publisher.timelines
+        number = timelines[-1].timeline + 1
+        parts.publisher.open_timeline((*timelines, TimelineView(number, parent, fork_step, attempt.cause)))
         if attempt.command is None:
             for seed_id in removed:
                 parts.executor.embargo(*sites[seed_id], parts.progress.global_step)
         self._keeper.went_back(attempt.state)
         parts.note_change(True)
+        if attempt.command is not None:
+            # Before the timeline is told: a journal that knew a timeline, but not the command that opened it, would
+            # have the run go back once more from where it can no longer get to.
+            self._finish(attempt.command, attempt.asked_at, None)
+        self._tell_timeline(attempt, removed, restored)
         failpoint("rollback.confirmed")
         self._keeper.keep_fork(is_good=attempt.state.is_good)
-        if attempt.command is not None:
-            self._finish(attempt.command, attempt.asked_at, None)
 
     def _check(self, attempt: _Attempt) -> None:
         """Confirm: the run is where it was wanted, whole and sound. Raises EsperdError ROLLBACK_FAILED."""
         step = self._parts.progress.global_step
         if step != attempt.state.step:
             raise EsperdError("ROLLBACK_FAILED", detail=f"the state is of step {step}, not {attempt.state.step}")
-        if not parameters_are_finite(self._parts.model.parameters()):
+        if not self._parts.weights_are_finite():
             raise EsperdError("ROLLBACK_FAILED", detail="its parameters are not finite")
 
-    def _open_timeline(self, attempt: _Attempt, removed: list[int], restored: list[int]) -> None:
+    def _tell_timeline(self, attempt: _Attempt, removed: list[int], restored: list[int]) -> None:
         parts, publisher = self._parts, self._parts.publisher
         parent, fork_step = attempt.state.position
-        number = publisher.timelines[-1].timeline + 1
-        publisher.open_timeline((*publisher.timelines, TimelineView(number, parent, fork_step, attempt.cause)))
+        number = publisher.timeline
         event = TimelineEvent(
             timeline=number,
             parent=parent,
@@ -173,7 +177,8 @@ class Rollback:
         if attempt.command is not None:
             self._finish(attempt.command, attempt.asked_at, error)
         else:
-            parts.note_change(parts.safety.handle(RollbackFailed(error.message), parts.progress.global_step))
+            action = parts.recovery.rollback_failed(error.message)
+            parts.note_change(parts.safety.handle(RollbackFailed(action.detail), parts.progress.global_step))
 
     def _break(self, attempt: _Attempt, error: EsperdError) -> None:
         """The state could not be restored, and what is there now is neither the old one nor the new one: halt."""
@@ -182,7 +187,8 @@ class Rollback:
         self._keeper.stop_keeping()
         failure = EsperdError("ROLLBACK_FAILED", detail=error.message)
         parts.note("rollback.failed", failure.message, "critical", cause=attempt.cause)
-        parts.note_change(parts.safety.handle(RollbackFailed(failure.message), parts.progress.global_step))
+        action = parts.recovery.rollback_failed(failure.message)
+        parts.note_change(parts.safety.handle(RollbackFailed(action.detail), parts.progress.global_step))
         if attempt.command is not None:
             self._finish(attempt.command, attempt.asked_at, failure)
 
