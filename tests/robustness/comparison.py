@@ -55,11 +55,18 @@ def outcome_differences(history: History, other: History) -> list[str]:
 
 def outcomes(history: History) -> dict[str, tuple[object, ...]]:
     """What became of each request."""
-    names = {row.command_id: row.request_id for row in history.commands}
+    commands = {row.command_id: row for row in history.commands}
     return {
-        names[row.command_id]: (row.state, row.global_step, row.timeline, row.seed_id, row.refusal_reason)
+        commands[row.command_id].request_id: (
+            row.state,
+            row.global_step,
+            # One that was to be written when the daemon died is written later, and by then perhaps elsewhere.
+            0 if commands[row.command_id].kind == "checkpoint" else row.timeline,
+            row.seed_id,
+            row.refusal_reason,
+        )
         for row in history.outcomes
-        if names.get(row.command_id)
+        if row.command_id in commands and commands[row.command_id].request_id
     }
 
 

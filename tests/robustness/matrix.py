@@ -28,8 +28,10 @@ FAILPOINTS = (
     "drain.begun",
     "drain.before_final_checkpoint",
     "resume.restored",
+    "terminated",
 )
-"""The places; `checkpoint.writing` stands for the writing of every file of a checkpoint."""
+"""The places; `checkpoint.writing` stands for the writing of every file of a checkpoint, and `terminated` for none at
+all: the daemon is told to end, and ends as it should."""
 
 KINDS = tuple(dict.fromkeys(request.kind for request in REQUESTS.values()))
 """Every kind of command in the script, in its order."""
@@ -37,6 +39,7 @@ KINDS = tuple(dict.fromkeys(request.kind for request in REQUESTS.values()))
 _LABELS = {kind: next(label for label, request in REQUESTS.items() if request.kind == kind) for kind in KINDS}
 _LABELS["lr_host"] = "rate-host"  # the first one of the kind never takes effect
 _SUBMITTED = [request.label for act in ACTS for request in act if isinstance(request, Ask)]
+_TERMINATED = ("drain.", "terminated")
 _NO_MORE = ("rollback.", "surgery.")
 """What no longer comes once the run has been told to stop."""
 
@@ -61,7 +64,7 @@ class Cell:
             return [Crash("apply.after", armed_by=_armed_by(label)), Crash(self.failpoint, action=action)]
         if self.failpoint == "accept.before_answer" and label in _SUBMITTED:
             return [Crash(self.failpoint, hit=_SUBMITTED.index(label) + 1, action=action)]
-        terminates = self.failpoint.startswith("drain.")
+        terminates = self.failpoint.startswith(_TERMINATED)
         return [Crash(self.failpoint, action=action, armed_by=_armed_by(label), terminates=terminates)]
 
 
@@ -76,7 +79,7 @@ def whole_matrix() -> Iterator[Cell]:
         for failpoint in FAILPOINTS:
             if kind == "stop" and failpoint.startswith(_NO_MORE):
                 continue
-            if kind == "cancel_command" and failpoint.startswith("drain."):
+            if kind == "cancel_command" and failpoint.startswith(_TERMINATED):
                 continue  # nothing arms it
             yield Cell(kind, failpoint)
 

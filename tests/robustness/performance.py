@@ -259,6 +259,7 @@ class Performance:
         crash = self.crashes.pop(0) if self.crashes else None
         sets = [part for override in self.overrides for part in ("--set", override)]
         arguments = ["serve", str(self.folder / "esperd.toml"), *sets]
+        assert not self.statuses or self.statuses[-1] != 1, f"it would not start\n{self.log[-5000:]}"
         self._process = self.launcher.start(arguments, self.folder / "daemon.log", crash)
         self.num_starts += 1
 

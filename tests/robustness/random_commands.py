@@ -26,6 +26,7 @@ _NEXT = {
     words.SEED_STAGE_PROBATIONARY: words.SEED_OPERATION_FOSSILIZE,
 }
 _BACK_STEPS = (1, 80)
+_BY_CHANCE = ("final", "emergency")
 
 
 class RandomCommands:
@@ -136,7 +137,9 @@ class RandomCommands:
         run = self._performance.look()
         name = self._name()
         target = pb.CommandRollback(global_step=max(0, run.run.global_step - self._source.randint(*_BACK_STEPS)))
-        stored = [point.checkpoint_id for point in run.restore_points if point.checkpoint_id]
+        # Those that the daemon's ends and emergencies have left may be of a safe point at which more was done later.
+        named = [point.checkpoint_id for point in run.restore_points]
+        stored = [name for name in named if name and not name.endswith(_BY_CHANCE)]
         seeds = self._seeds()
         if stored and self._source.random() < 0.3:
             target = pb.CommandRollback(checkpoint_id=self._source.choice(stored))

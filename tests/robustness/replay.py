@@ -1,20 +1,22 @@
 """Performs a recorded run once more, undisturbed: each command at the step at which the journal says it took effect.
 
-An ordinary client on a fresh daemon. The run stands still at every step at which something happened; there the commands
-of that step are sent one after another. Standing still changes nothing that is computed.
+An ordinary client on a fresh daemon. What was rolled back is left out: the way that led to the end is performed as one
+straight run, so that the recorded rollbacks and restarts are judged by something that uses neither. The run stands
+still at every step at which something happened, and there the commands of that step are sent one after another.
 """
 
 import itertools
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1.emergency_service_pb2 import ClearEmergencyPayload, EmergencySignal
-from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED
+from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED, EmergencyLevel
 
 from esperd.leyline.vocabulary import CommandState
-from tests.robustness.history import CommandRow, History, OutcomeRow
+from tests.robustness.history import CommandRow, History, OutcomeRow, TimelineRow
 from tests.robustness.performance import Performance
 from tests.robustness.processes import Launcher
 
@@ -22,49 +24,80 @@ _MEASURING = ("GATE_FAILED", "GATE_UNMEASURED")
 """Refusals that came of a measurement, which has drawn from the held-out data."""
 _LEFT_OUT = ("pause", "resume", "checkpoint")
 """What the replay does in its own way, and what changes nothing."""
-_KEEP_EVERY_STATE = (
-    "run.start_paused=true",
-    "run.task_options.step_s=0.0",
-    "checkpoints.snapshot_every_steps=1",
-    "checkpoints.snapshots=500",
-    "checkpoints.every_steps=0",
-    "checkpoints.good_after_steps=1",
-)
-"""So that a rollback finds the very state to which the recorded one led."""
+_UNDISTURBED = ("run.start_paused=true", "run.task_options.step_s=0.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What happens at one step of the straight run."""
+
+    timeline: int
+    step: int
+    command: CommandRow | None
+    """None where the run came back here: only its emergencies are then made those that stood."""
+    outcome: OutcomeRow | None = None
+    emergencies: dict[str, EmergencyLevel] = field(default_factory=dict)
+    """Those that an operator had raised, by id, after this."""
 
 
 def replay(folder: Path, launcher: Launcher, history: History, overrides: Sequence[str]) -> None:
     """Perform what is recorded in a folder of its own, until the run is finished."""
-    steps = sorted(_replayed(history), key=lambda pair: pair[1].sequence)
-    forks = {row.cause: row.fork_step for row in history.timelines}
-    with closing(Performance(folder, launcher, (*overrides, *_KEEP_EVERY_STATE))) as performance:
-        stage = _Stage(performance, forks)
-        for step, group in itertools.groupby(steps, key=lambda pair: (pair[1].timeline, pair[1].global_step)):
-            stage.go_to(step[1])
-            for command, outcome in group:
-                stage.perform(command, outcome)
+    with closing(Performance(folder, launcher, (*overrides, *_UNDISTURBED))) as performance:
+        stage = _Stage(performance)
+        for scene in straight_run(history):
+            stage.go_to(scene.step)
+            stage.perform(scene)
         performance.until(lambda run: run.run.phase == TRAINER_PHASE_FINISHED)
 
 
-def _replayed(history: History) -> list[tuple[CommandRow, OutcomeRow]]:
+def straight_run(history: History) -> list[Scene]:
+    """The way that led to the end, without what was rolled back."""
     commands = {row.command_id: row for row in history.commands}
-    return [
-        (commands[row.command_id], row)
-        for row in history.outcomes
-        if row.sequence and (row.state == CommandState.APPLIED or row.refusal_reason in _MEASURING)
-        and commands[row.command_id].kind not in _LEFT_OUT
-        and commands[row.command_id].request_id
-    ]  # fmt: skip
+    opened = {row.cause: row for row in history.timelines}
+    assert opened.keys() <= commands.keys(), "the run went back by a rule of its own"
+    standing: dict[str, EmergencyLevel] = {}
+    scenes: list[Scene] = []
+    for outcome in sorted((row for row in history.outcomes if row.sequence), key=lambda row: row.sequence):
+        command = commands[outcome.command_id]
+        is_applied = outcome.state == CommandState.APPLIED
+        if command.command_id in opened:
+            fork = opened[command.command_id]
+            scenes = [scene for scene in scenes if _leads_to(scene, fork, history.timelines)]
+            scenes.append(Scene(fork.timeline, fork.fork_step, None, None, dict(standing)))
+        elif command.kind == "emergency" and is_applied:
+            _note_emergency(command, standing)
+            scenes.append(Scene(outcome.timeline, outcome.global_step, None, None, dict(standing)))
+        elif command.kind not in _LEFT_OUT and (is_applied or outcome.refusal_reason in _MEASURING):
+            scenes.append(Scene(outcome.timeline, outcome.global_step, command, outcome, dict(standing)))
+    return scenes
+
+
+def _leads_to(scene: Scene, fork: TimelineRow, timelines: Sequence[TimelineRow]) -> bool:
+    """Whether a scene lies on the way to where a timeline forked."""
+    by_number = {row.timeline: row for row in timelines}
+    limit, timeline = fork.fork_step, fork.parent
+    while timeline != scene.timeline:
+        if timeline not in by_number:
+            return False
+        limit = min(limit, by_number[timeline].fork_step)
+        timeline = by_number[timeline].parent
+    return scene.step <= limit
+
+
+def _note_emergency(command: CommandRow, standing: dict[str, EmergencyLevel]) -> None:
+    if command.method.endswith("RaiseEmergency"):
+        standing[f"e-{command.command_id}"] = EmergencySignal.FromString(command.payload).level
+    else:
+        standing.pop(ClearEmergencyPayload.FromString(command.payload).emergency_id, None)
 
 
 class _Stage:
     """A run that stands still but when it is sent on to a step."""
 
-    def __init__(self, performance: Performance, forks: dict[str, int]) -> None:
+    def __init__(self, performance: Performance) -> None:
         self._performance = performance
-        self._forks = forks
         self._numbers = itertools.count(1)
-        self._emergencies: dict[str, str] = {}
+        self._standing: dict[str, str] = {}
         """Ids of this run's emergencies, by those of the recorded ones."""
 
     def go_to(self, step: int) -> None:
@@ -76,39 +109,47 @@ class _Stage:
             self._performance.settle(self._control(pb.RUN_ACTION_RESUME))
             self._performance.settle(pause)
 
-    def perform(self, command: CommandRow, outcome: OutcomeRow) -> None:
-        """Send one recorded command, and see that it comes to the same."""
-        if command.kind == "stop":
+    def perform(self, scene: Scene) -> None:
+        """Send what happened there, and see that it comes to the same."""
+        self._make_stand(scene.emergencies)
+        if scene.command is None or scene.outcome is None:
+            return
+        if scene.command.kind == "stop":
             self._control(pb.RUN_ACTION_STOP)
             return
-        if command.kind == "emergency":
-            self._perform_emergency(command)
-            return
-        message = pb.AdaptationCommand.FromString(command.payload)
+        message = pb.AdaptationCommand.FromString(scene.command.payload)
         message.ClearField("apply_at")
         message.ClearField("expected_revision")
-        if command.kind == "rollback":
-            message.rollback.CopyFrom(pb.CommandRollback(global_step=self._forks[command.command_id]))
         self._performance.submit(message.request_id, lambda client: client.submit(message))
         settled = self._performance.settle(message.request_id)
-        found = (settled.state, settled.error.reason)
-        assert found == (outcome.state, outcome.refusal_reason), f"{command}: {outcome} became {settled}"
+        recorded = (scene.outcome.state, scene.outcome.refusal_reason, scene.outcome.seed_id)
+        found = (settled.state, settled.error.reason, int(settled.seed_id or 0))
+        assert found == recorded, f"{scene} became {settled}"
 
-    def _perform_emergency(self, command: CommandRow) -> None:
-        performance, name = self._performance, command.request_id
-        if command.method.endswith("RaiseEmergency"):
-            signal = EmergencySignal.FromString(command.payload)
-            raised = performance.call(lambda client: client.raise_emergency(signal.level, name, request_id=name))
-            self._emergencies[f"e-{command.command_id}"] = raised.emergency.emergency_id
-        else:
-            payload = ClearEmergencyPayload.FromString(command.payload)
-            emergency_id = self._emergencies.get(payload.emergency_id, payload.emergency_id)
-            performance.call(lambda client: client.clear_emergency(emergency_id, name, request_id=name))
+    def _make_stand(self, emergencies: dict[str, EmergencyLevel]) -> None:
+        """Raise and clear what it takes."""
+        for recorded in [name for name in self._standing if name not in emergencies]:
+            self._clear(self._standing.pop(recorded))
+        for recorded, level in emergencies.items():
+            if recorded not in self._standing:
+                self._standing[recorded] = self._raise(level)
+
+    def _raise(self, level: EmergencyLevel) -> str:
+        name = self._name()
+        raised = self._performance.call(lambda client: client.raise_emergency(level, name, request_id=name))
+        return raised.emergency.emergency_id
+
+    def _clear(self, emergency_id: str) -> None:
+        name = self._name()
+        self._performance.call(lambda client: client.clear_emergency(emergency_id, name, request_id=name))
 
     def _control(self, action: pb.RunAction, step: int = 0) -> str:
-        name = f"replay-{next(self._numbers)}"
+        name = self._name()
         message = pb.AdaptationCommand(request_id=name, reason=name, run_control=pb.CommandRunControl(action=action))
         if step:
             message.apply_at.CopyFrom(pb.ApplyAt(global_step=step))
         self._performance.submit(name, lambda client: client.submit(message))
         return name
+
+    def _name(self) -> str:
+        return f"replay-{next(self._numbers)}"

@@ -5,7 +5,7 @@ those without a step of their own (emergencies, cancellations, resuming) meet th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from esper.leyline.v1.command_pb2 import (
     OPTIMIZER_ACTION_RESET_STATE,
@@ -173,6 +173,12 @@ def _rate(label: str, kind: str, step: int, target: Callable[[Known], str], rate
     return Ask(label, kind, message)
 
 
+def _now(label: str, rate: float) -> Ask:
+    """Change the host's rate while the run stands still."""
+    asked = _rate(label, "lr_host", 0, lambda _: "host", rate)
+    return replace(asked, is_awaited=True)
+
+
 def _reset(label: str, step: int, target: str) -> Ask:
     adjustment = CommandOptimizerAdjustment(optimizer_id=target, action=OPTIMIZER_ACTION_RESET_STATE)
     return _asked(label, "reset_optimizer", step, optimizer_adjustment=adjustment)
@@ -264,9 +270,15 @@ ACTS: tuple[tuple[Request, ...], ...] = (
         _breaker("close", 158, CIRCUIT_BREAKER_STATE_CLOSED),
         _checkpoint("keep-that", 160),
         _seed("cull-6", "cull", 162, "germinate-6", SEED_OPERATION_CULL),
-        _rollback("back-again", "rollback_step", 164, lambda _: CommandRollback(global_step=160)),
-        _run("stop", "stop", 176, RUN_ACTION_STOP),
+        _run("pause-6", "pause", 170, RUN_ACTION_PAUSE),
         _resume(6),
+    ),
+    (
+        _now("rate-now", 0.005),
+        _rate("rate-later", "lr_host", 174, lambda _: "host", 0.01),
+        _rollback("back-to-the-pause", "rollback_step", 178, lambda _: CommandRollback(global_step=170)),
+        _run("stop", "stop", 190, RUN_ACTION_STOP),
+        _resume(7),
     ),
 )  # fmt: skip
 """What is asked while the run stands still; the last request of each act lets it go on."""
