@@ -24,6 +24,8 @@ class CatchUp:
         """`position` is that of the checkpoint, from which the run goes on."""
         self.horizon: Position = max(past.horizon, position)
         """Position of the newest durable row: up to there history is fixed."""
+        self.is_durable = past.is_durable
+        """Whether there is a journal; without one nothing is known but the checkpoint."""
         self._event_keys = past.event_keys
         self._commands: defaultdict[Position, list[PastCommand]] = defaultdict(list)
         for command in past.settled:

@@ -7,15 +7,10 @@ A state that cannot be written is an event and an emergency, never the end of tr
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any
-
-import torch
+from dataclasses import dataclass
 
 from esperd.leyline.commands import Command
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.redact import redact
 from esperd.leyline.views import CheckpointEvent
 from esperd.leyline.vocabulary import CheckpointKind, EmergencyLevel
 from esperd.oona.checkpoints.manifest import Manifest
@@ -25,6 +20,7 @@ from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.tolaria import saved_state
 from esperd.tolaria.catch_up import Position
 from esperd.tolaria.checkpoint_writer import CheckpointWriter, Loaded, Marked, Pruned, Result, Written
+from esperd.tolaria.drafts import Drafts
 from esperd.tolaria.emergency import CheckpointWritten
 from esperd.tolaria.goodness import StateKey
 from esperd.tolaria.kept_states import KeptState, KeptStates
@@ -69,21 +65,18 @@ class Keeper:
         self._parts = parts
         self._settings = parts.settings.checkpoints
         self._writer = None if store is None else CheckpointWriter(store, clock=time.monotonic, on_done=self._on_done)
-        self._sequence = sequence
+        self._drafts = Drafts(parts, sequence)
         self._finish = finish
         self.states = KeptStates(self._settings.snapshots, self._settings.max_snapshot_bytes)
         self._pool = BufferPool(parts.device, max_free=self._settings.snapshots + 2)
         self._requests: list[_Request] = []
         self._asked: dict[str, tuple[Command, Position]] = {}
-        self._ids: set[str] = set()
-        self._unusable_ids: set[str] = set()
         self._results: deque[Result] = deque()
         self._last_kept: Position | None = None
         self._next_step = 0
         self._is_stopped = False
         self.found_poison = False
         """Weights were found not to be finite where a state was to be called good; whoever answers it sets it back."""
-        self._facts = self._standing_facts()
 
     # What the safe point asks
 
@@ -200,7 +193,7 @@ class Keeper:
         """Take over what an earlier start has left on disk; the run goes on from the one at `position`, if any."""
         for checkpoint in stored:
             manifest = checkpoint.manifest
-            self._ids.add(manifest.checkpoint_id)
+            self._drafts.take(manifest.checkpoint_id)
             self.states.add(_on_disk(manifest, checkpoint.num_bytes, is_good=checkpoint.is_good))
         for checkpoint in stored:
             state = self.states.find(*_key(checkpoint.manifest))
@@ -220,7 +213,7 @@ class Keeper:
 
     def avoid(self, names: Iterable[str]) -> None:
         """Checkpoints with these ids lie on disk, but cannot be used: no other one may take their ids."""
-        self._unusable_ids.update(names)
+        self._drafts.avoid(names)
 
     def _judge(self, step: int) -> None:
         due = self._parts.goodness.healthy(step)
@@ -259,7 +252,7 @@ class Keeper:
             self._fail(request or _Request(CheckpointKind.SCHEDULED), position, error)
             return
         pause_ms = (time.perf_counter() - began_s) * 1e3
-        checkpoint_id = "" if request is None or self._writer is None else self._new_id(request.kind, position)
+        checkpoint_id = "" if request is None or self._writer is None else self._drafts.new_id(request.kind, position)
         is_routine = request is None or request.kind in _ROUTINE
         if is_routine:
             self._last_kept = position
@@ -279,12 +272,12 @@ class Keeper:
     ) -> None:
         assert self._writer is not None  # the caller has looked
         step = position[1]
-        if checkpoint_id in self._ids:
+        if self._drafts.is_taken(checkpoint_id):
             return  # an earlier start wrote this very state
         is_scheduled = request.kind is CheckpointKind.SCHEDULED
         if is_scheduled and not self._parts.safety.admits_checkpoint(step):
             return
-        manifest = self._manifest(request, checkpoint_id, position, pause_ms)
+        manifest = self._drafts.manifest(request.kind, request.note, checkpoint_id, position, pause_ms)
         is_taken = self._writer.submit(captured, manifest)
         if not is_taken and self._parts.settings.training.deterministic:
             # Going back leads to what was written, and that must not depend on how fast the disk is.
@@ -292,50 +285,10 @@ class Keeper:
         if not is_taken:
             self._fail(request, position, EsperdError("CHECKPOINT_BUSY", num=2), is_disk_at_fault=False)
             return
-        self._ids.add(checkpoint_id)
+        self._drafts.take(checkpoint_id)
         self.states.begin_writing(*_key(manifest))
         if request.command is not None:
             self._asked[checkpoint_id] = (request.command, position)
-
-    def _new_id(self, kind: CheckpointKind, position: Position) -> str:
-        suffix = "" if kind is CheckpointKind.SCHEDULED else f"-{kind.name.lower()}"
-        name = f"t{position[0]:03d}-s{position[1]:09d}{suffix}"
-        may_come_twice = kind in (CheckpointKind.FINAL, CheckpointKind.REQUESTED)
-        number, first = 1, name
-        while name in self._unusable_ids or (may_come_twice and name in self._ids):
-            number += 1
-            name = f"{first}-{number}"
-        return name
-
-    def _manifest(self, request: _Request, checkpoint_id: str, position: Position, pause_ms: float) -> Manifest:
-        parts = self._parts
-        timeline, step = position
-        return Manifest(
-            checkpoint_id=checkpoint_id,
-            kind=request.kind,
-            timeline=timeline,
-            global_step=step,
-            epoch=parts.progress.epoch,
-            sequence=self._sequence(),
-            revision=parts.publisher.revision,
-            journal_revision=parts.bridge.journal_revision,
-            written_unix_s=parts.clock(),
-            note=request.note,
-            pause_ms=pause_ms,
-            **self._facts,
-        )
-
-    def _standing_facts(self) -> dict[str, Any]:
-        """What every manifest of the run says."""
-        parts = self._parts
-        return {
-            "run_id": parts.progress.run_id,
-            "esperd_version": version("esperd"),
-            "torch_version": str(torch.__version__),
-            "task": parts.progress.task,
-            "config": dict(redact(None, "", asdict(parts.settings))),
-            "num_parameters": parts.progress.num_host_parameters,
-        }
 
     # What came of it
 
@@ -344,7 +297,7 @@ class Keeper:
         position = (manifest.timeline, manifest.global_step)
         if result.error is not None:
             self.states.end_writing(*_key(manifest))
-            self._ids.discard(manifest.checkpoint_id)
+            self._drafts.give_back(manifest.checkpoint_id)
             command, _ = self._asked.pop(manifest.checkpoint_id, (None, position))
             self._fail(_Request(manifest.kind, command=command), position, result.error)
             return
@@ -385,7 +338,7 @@ class Keeper:
     def _note_pruned(self, checkpoint_ids: Sequence[str], error: EsperdError | None) -> None:
         for checkpoint_id in checkpoint_ids:
             self.states.lose_checkpoint(checkpoint_id)
-            self._ids.discard(checkpoint_id)
+            self._drafts.give_back(checkpoint_id)
         if error is not None:
             self._parts.note("checkpoint.not_pruned", error.message, "warning")
         self._show()

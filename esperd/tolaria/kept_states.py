@@ -34,6 +34,8 @@ class KeptState:
     """On disk; empty when it is in memory only."""
     is_for_disk: bool = False
     """It was written, or is to be."""
+    num_pending: int = 0
+    """Checkpoints of it that the writer has not finished; until then it is not forgotten."""
     is_by_chance: bool = False
     """Written because of what came from outside the run (an emergency, the daemon's end): gone back to by its id only,
     so that a run that is done again finds the same states."""
@@ -76,7 +78,7 @@ class KeptStates:
         else:
             self._states.append(state)
             self._states.sort(key=_age)
-        self._trim_memory(state)
+        self._trim_memory(known or state)
 
     def find(self, position: Position, name: str = "") -> KeptState | None:
         """The state of a position and name, if it is kept."""
@@ -90,6 +92,19 @@ class KeptStates:
         """Whether it is one of the newest that were written."""
         written = [kept for kept in self._states if kept.is_for_disk and not kept.is_by_chance]
         return any(kept is state for kept in written[-WRITTEN_IN_MEMORY:])
+
+    def begin_writing(self, position: Position, name: str) -> None:
+        """A checkpoint of the state, if it is kept, is on its way to the disk."""
+        state = self.find(position, name)
+        if state is not None:
+            state.num_pending += 1
+
+    def end_writing(self, position: Position, name: str) -> None:
+        """It has arrived there, or could not be written."""
+        state = self.find(position, name)
+        if state is not None:
+            state.num_pending = max(0, state.num_pending - 1)
+            self._forget_lost()
 
     def lose_checkpoint(self, checkpoint_id: str) -> None:
         """Its files are gone."""
@@ -174,7 +189,9 @@ class KeptStates:
 
     def _forget_lost(self, newest: KeptState | None = None) -> None:
         # The newest may be on its way to the disk.
-        self._states = [s for s in self._states if s.captured is not None or s.checkpoint_id or s is newest]
+        self._states = [
+            s for s in self._states if s.captured is not None or s.checkpoint_id or s.num_pending or s is newest
+        ]
 
 
 def _age(state: KeptState) -> tuple[Position, str]:

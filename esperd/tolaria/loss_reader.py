@@ -16,9 +16,12 @@ _NUM_SLOTS = 8
 class LossReader:
     """Reads losses at once where that is free or where the optimizer cannot skip on the device, else a little late."""
 
-    def __init__(self, device: torch.device, optimizer: torch.optim.Optimizer, *, has_scaler: bool) -> None:
+    def __init__(
+        self, device: torch.device, optimizer: torch.optim.Optimizer, *, has_scaler: bool, is_exact: bool = False
+    ) -> None:
+        """`is_exact`: how late a loss is known depends on the device's speed, so that it is waited for."""
         skips_on_device = has_scaler or bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        self.is_immediate = device.type == "cpu" or not skips_on_device
+        self.is_immediate = device.type == "cpu" or not skips_on_device or is_exact
         """Whether the trainer takes the loss itself, at once; then nothing is ever under way here."""
         self._optimizer = None if self.is_immediate or has_scaler else optimizer
         self._free: deque[torch.Tensor] = deque()

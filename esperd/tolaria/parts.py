@@ -21,7 +21,7 @@ from esperd.leyline.views import NoticeEvent, TransitionEvent
 from esperd.tolaria import losses
 from esperd.tolaria.budgets import LossWindow, StepWindow
 from esperd.tolaria.feed import DeviceCopier, Feed
-from esperd.tolaria.goodness import Goodness
+from esperd.tolaria.goodness import Goodness, parameters_are_finite
 from esperd.tolaria.held_out import ProbeSet
 from esperd.tolaria.optimizers import Optimizers
 from esperd.tolaria.packets import PacketProbe
@@ -145,6 +145,10 @@ class Parts:
     def count_flops(self) -> None:
         """Count the operations of the host's step on the first batch, unless the task states them."""
         self.bare_step_flops = self.task.step_flops or self._count_flops(self.feed.peek())
+
+    def weights_are_finite(self) -> bool:
+        """Whether everything in the host and in its fossils is finite."""
+        return parameters_are_finite([*self.model.parameters(), *self.executor.grown_parameters()])
 
     # What is told
 

@@ -58,7 +58,8 @@ def resume(
         )
     )
     publisher.is_known = catch_up.knows
-    dispatcher.resume(catch_up, past.unsettled, past.last_sequence)
+    sequence = past.last_sequence if manifest is None else max(manifest.sequence, past.last_sequence)
+    dispatcher.resume(catch_up, past.unsettled, sequence)
     safe_point.resume(catch_up)
     progress.phase = TrainerPhase.CATCHING_UP
     publisher.bump()

@@ -61,7 +61,7 @@ class SafePoint:
         if self._troubles.wants_action:
             self._troubles.act(self._rollback)
         if self._keeper.is_due(progress.global_step) and not self._rollback.is_under_way:
-            self._keeper.arrive()
+            self._arrive()
         if self._dispatcher.has_work(progress.position, epoch_ended=epoch_ended):
             self._dispatcher.run(progress.position, epoch_ended=epoch_ended)
         if self._keeper.has_work:
@@ -169,6 +169,17 @@ class SafePoint:
         if not self._rollback.is_under_way:
             self._keeper.tend()
 
+    def _arrive(self) -> None:
+        """A step at which states are judged or kept; if the weights are found to be poisoned, something is done."""
+        for value in self._loss_reader.drain():
+            self._troubles.see_loss(value)
+        self._keeper.arrive()
+        if self._keeper.found_poison:
+            self._keeper.found_poison = False
+            self._troubles.weights_are_poisoned()
+        if self._troubles.wants_action:
+            self._troubles.act(self._rollback)
+
     # After a restart
 
     def resume(self, catch_up: CatchUp) -> None:
@@ -179,7 +190,7 @@ class SafePoint:
     def begin(self) -> None:
         """The safe point before the first step: a state to go back to, and whatever the journal has for here."""
         if self._keeper.is_due(self._progress.global_step):
-            self._keeper.arrive()
+            self._arrive()
         if self._catch_up is not None and self._dispatcher.has_work(self._progress.position, epoch_ended=False):
             self._dispatcher.run(self._progress.position, epoch_ended=False)
         if self._keeper.has_work:
@@ -198,7 +209,7 @@ class SafePoint:
         for past in catch_up.missed():
             self._troubles.diverged(past.command, "its safe point was never met")
         progress.catch_up_step = 0
-        if self._standing.is_policy_present:
+        if self._standing.is_policy_present and not catch_up.is_durable:  # else the control plane tells, by a command
             self._standing.is_policy_present, self._standing.packet_every_steps = False, 0
             self._safety.handle(PolicyChanged(False, "the daemon was started again"), progress.global_step)
         if progress.phase is TrainerPhase.CATCHING_UP:

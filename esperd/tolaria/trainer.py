@@ -91,7 +91,8 @@ class Trainer:
             clock,
         )
         has_scaler = parts.precision.new_scaler is not None
-        self.loss_reader = LossReader(parts.device, task.optimizer, has_scaler=has_scaler)
+        is_exact = settings.training.deterministic
+        self.loss_reader = LossReader(parts.device, task.optimizer, has_scaler=has_scaler, is_exact=is_exact)
         self.safe_point = SafePoint(
             parts, self.dispatcher, self._keeper, self._rollback, self._troubles, self.loss_reader
         )
@@ -124,8 +125,9 @@ class Trainer:
         step, executor = self._progress.global_step + 1, self.executor  # counted as it will be when it is done
         batch = self.parts.batch = self._feed.next_batch()
         is_growing = executor.active
-        loss, advice = self._relief.run(lambda: self._learn(step, batch, executor.active), step) or _NOT_DONE
-        self._update_host(loss, advice)
+        learned = self._relief.run(lambda: self._learn(step, batch, executor.active), step)
+        if learned is not None:  # else it did not fit into memory, and is left out
+            self._update_host(*learned)
         self._progress.global_step = step
         self._progress.flops += self._progress.host_step_flops
         epoch_ended = self._feed.advance()
@@ -281,7 +283,3 @@ class Trainer:
         """The number format of the forward pass under autocast, or `off`."""
         dtype = self.parts.precision.dtype
         return "off" if dtype is None else str(dtype).removeprefix("torch.")
-
-
-_NOT_DONE = (torch.tensor(float("nan")), StepAdvice.SKIP)
-"""Loss and advice of a step that did not fit into memory."""

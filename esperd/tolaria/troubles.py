@@ -6,7 +6,6 @@ rollback. What is decided in the middle of a step is carried out at its safe poi
 
 from esperd.leyline.commands import Command
 from esperd.tolaria.emergency import ExecutorFailed, LossAnomaly, RollbackFailed, WeightsPoisoned
-from esperd.tolaria.goodness import parameters_are_finite
 from esperd.tolaria.keeping import Keeper
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.recovery import Action, Answer
@@ -52,14 +51,11 @@ class Troubles:
         else:
             self._parts.note_change(self._parts.safety.handle(RollbackFailed(action.detail), step))
 
-    def look_at_weights(self) -> bool:
-        """Whether the weights are finite; if not, the rule decides."""
-        if parameters_are_finite(self._parts.model.parameters()):
-            return True
+    def weights_are_poisoned(self) -> None:
+        """The weights are not finite, whatever the loss says: the rule decides."""
         self._keeper.spoil()
         self._parts.note_change(self._parts.safety.handle(WeightsPoisoned("parameters are not finite"), self._step()))
         self._take(self._recovery.poisoned(self._step(), has_good_state=self._keeper.has_good_state))
-        return False
 
     def epoch_ended(self) -> bool:
         """Whether the run had to go back in the epoch that is over."""

@@ -206,6 +206,13 @@ def test_poisoned_batches_in_a_row_are_left_out_for_good(undisturbed: Run) -> No
     assert run.view.val_loss < WORSE * undisturbed.view.val_loss
 
 
+def test_the_emergency_checkpoint_takes_no_other_states_place(store: CheckpointStore) -> None:
+    """The first lost step saves the state at once; the run still goes back to the newest good one, in memory."""
+    run = to_the_end(train(poisoned_task(lambda number: TROUBLE <= number < TROUBLE + 5), store=store))
+    assert [one.fork_step for one in timelines(run)] == [140] * 2
+    assert "t001-s000000152-emergency" in [kept.manifest.checkpoint_id for kept in store.list()]
+
+
 def test_endless_poison_halts_with_sound_weights_and_an_operator_decides(undisturbed: Run) -> None:
     """Two rollbacks did not cure it: L4, and the run stands at the safe point and answers."""
     poison = {"is_on": True}
@@ -251,6 +258,56 @@ def test_a_loss_spike_by_a_command_is_undone_with_the_command(undisturbed: Run) 
     assert timeline.left_step < TROUBLE + 10
     assert emergencies(run) == [("raised", "loss"), ("cleared", "loss")]
     assert_same_end(run, undisturbed)
+
+
+# Weights that are not finite behind a loss that is
+
+
+class Hidden(nn.Module):
+    """The digits' network with a parameter that no loss sees."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.unused = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x)
+        return out
+
+
+def test_weights_that_are_not_finite_behind_a_sound_loss_are_found(undisturbed: Run) -> None:
+    """No state with them is ever called good, and the run goes back before them."""
+    task = make_task()
+    model = Hidden(task.model)
+    poisoned = replace(task, model=model, train_data=Tripwire(task.train_data, TROUBLE, model.unused))
+    run = to_the_end(train(poisoned))
+    (timeline,) = timelines(run)
+    assert (timeline.cause, timeline.fork_step) == ("poisoned_weights", 140)
+    assert torch.isfinite(model.unused).all()
+    assert run.view.val_loss == undisturbed.view.val_loss
+
+
+class Tripwire:
+    """Batches as they are; giving out one of them for the first time spoils a parameter."""
+
+    def __init__(self, data: Any, number: int, target: nn.Parameter) -> None:
+        self.data, self.number, self.target = data, number, target
+        self.num_given = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.data:
+            self.num_given += 1
+            if self.num_given == self.number:
+                self.target.data.fill_(math.inf)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.data.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.data.load_state_dict(state)
 
 
 # Harmful seeds
@@ -383,6 +440,7 @@ def test_a_step_that_never_fits_halts_with_sound_weights_and_the_operator_goes_o
     thread.join(60)
     assert run.trainer.parts.progress.global_step == 31
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert run.trainer.parts.loss_window.num_non_finite == 0
 
 
 def test_a_host_that_does_not_fit_by_itself_fails_clearly() -> None:
