@@ -29,7 +29,7 @@ from esperd.leyline.commands import (
 )
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
-from esperd.leyline.vocabulary import CommandState
+from esperd.leyline.vocabulary import CommandState, EmergencyLevel
 from esperd.oona.past import PastCommand
 from esperd.tolaria.catch_up import START, CatchUp, Position
 from esperd.tolaria.orders import PENDING
@@ -204,7 +204,7 @@ class Dispatcher:
     def _is_due(self, item: _Waiting, position: Position, epoch_ended: bool) -> bool:
         if position < item.floor:
             return False
-        if isinstance(item.command.payload, EmergencyCommand):
+        if isinstance(item.command.payload, EmergencyCommand) and self._passes_at_once(item.command.payload):
             return True
         if self._is_held():
             return False
@@ -213,6 +213,10 @@ class Dispatcher:
             return False
         apply_at = item.command.apply_at
         return position[1] >= apply_at.global_step and (epoch_ended or not apply_at.epoch_boundary)
+
+    def _passes_at_once(self, emergency: EmergencyCommand) -> bool:
+        """While history is done again, a halt holds it; what would let it go another way waits like the rest."""
+        return self._catch_up is None or emergency.level in (EmergencyLevel.HALT, EmergencyLevel.UNSPECIFIED)
 
     def _carry_out(self, due: list[_Waiting]) -> list[Outcome]:
         self._decision_revisions.clear()
