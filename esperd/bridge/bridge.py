@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from esperd.bridge.command_box import CommandBox
@@ -36,9 +36,7 @@ from esperd.leyline.views import (
 )
 from esperd.leyline.vocabulary import CommandState
 
-KeptEvent = Outcome | TransitionEvent | NoticeEvent | CheckpointEvent | TimelineEvent | RunResumed
-"""What goes from the event log into the journal."""
-Event = KeptEvent | StatePacket | Snapshot
+Event = Outcome | TransitionEvent | NoticeEvent | CheckpointEvent | TimelineEvent | RunResumed | StatePacket | Snapshot
 """What travels in the event log. A Snapshot is there once for each revision."""
 
 
@@ -77,8 +75,8 @@ class TrainerPort(Protocol):
         """The oldest telemetry samples, and the number dropped since the last take."""
         ...
 
-    def note_durable(self, events: Iterable[object], journal_revision: int) -> None:
-        """Tell the trainer that these events are in the journal, which has come to this revision."""
+    def note_durable(self, journal_revision: int) -> None:
+        """Tell the trainer how far the journal has come."""
         ...
 
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
@@ -108,8 +106,6 @@ class Bridge:
         self._stop_requested = False
         self.journal_revision = 0
         """Journal revision of the newest row that is known to be durable; written by the loop's side."""
-        # By identity: values may be equal, and each is let go of when its own row is durable.
-        self._unwritten: dict[int, KeptEvent] = {}
         self.heartbeat_monotonic_s = time.monotonic()
         """When the trainer last showed life; read by the watchdog."""
         self._training_s = 0.0
@@ -154,10 +150,8 @@ class Bridge:
         """See TrainerPort."""
         return self.ring.take(max_samples)
 
-    def note_durable(self, events: Iterable[object], journal_revision: int) -> None:
+    def note_durable(self, journal_revision: int) -> None:
         """See TrainerPort."""
-        for event in events:
-            self._unwritten.pop(id(event), None)
         self.journal_revision = max(self.journal_revision, journal_revision)
 
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
@@ -191,19 +185,8 @@ class Bridge:
 
     def record(self, event: Event) -> None:
         """Send one event; never dropped, in order."""
-        if isinstance(event, KeptEvent):
-            self._unwritten[id(event)] = event
         self._events.append(event)
         self._wakeup.ring()
-
-    @property
-    def unwritten(self) -> tuple[KeptEvent, ...]:
-        """What was recorded and is not known to be durable yet, in order.
-
-        A checkpoint must hold it: if the process is killed now, nothing else knows of it.
-        """
-        # One step of the interpreter, so that the other thread cannot change it on the way.
-        return tuple(self._unwritten.values())
 
     def publish(self, snapshot: Snapshot) -> None:
         """Swap in a new snapshot; a new revision is also recorded as an event.

@@ -39,7 +39,7 @@ class Recorder:
         sleep: Callable[[float], Awaitable[object]],
         on_accepted: Callable[[Sequence[CommandRecord]], None],
         on_settled: Callable[[Sequence[Settlement], float], None],
-        on_durable: Callable[[Sequence[object], int], None],
+        on_durable: Callable[[int], None],
         on_health: Callable[[bool], None],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -51,8 +51,7 @@ class Recorder:
             sleep: waits so many seconds between tries.
             on_accepted: hears of commands recorded by `accept_later` that are durable now.
             on_settled: hears of outcomes that are durable now, and when.
-            on_durable: hears of outcomes and records that need not be kept elsewhere any more, and of the journal's
-                revision.
+            on_durable: hears the journal's revision when rows have become durable.
             on_health: hears whether the journal can be written.
             log: hears of what could not be written.
         """
@@ -182,14 +181,14 @@ class Recorder:
             settled = await self._journal.settle(outcomes, now_s)
             del self._outcomes[: len(outcomes)]
             self._answer_row_waits([outcome.command_id for outcome in outcomes], is_durable=True)
-            self._on_durable(outcomes, self._journal.revision)
+            self._on_durable(self._journal.revision)
             self._tell_settled(settled, now_s)
 
     async def _write_records(self, records: Sequence[Record]) -> None:
         if records:
             await self._whole_or_single(records, self._append)
             del self._records[: len(records)]
-            self._on_durable(records, self._journal.revision)
+            self._on_durable(self._journal.revision)
 
     async def _accept(self, records: Sequence[CommandRecord]) -> None:
         try:

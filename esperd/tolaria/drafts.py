@@ -1,7 +1,7 @@
 """What a checkpoint is called, and what its manifest says before its files are there.
 
-Training thread only; pure but for the numbers of the run that it reads. An id says timeline, step and kind, so that a run
-that is done again after a restart gives the same state the same id.
+Training thread only; pure but for the numbers of the run that it reads. An id says timeline, step and kind, so that a
+run that is done again after a restart gives the same state the same id.
 """
 
 from collections.abc import Callable, Iterable

@@ -75,6 +75,7 @@ class Keeper:
         self._last_kept: Position | None = None
         self._next_step = 0
         self._is_stopped = False
+        self._has_memory = False
         self.found_poison = False
         """Weights were found not to be finite where a state was to be called good; whoever answers it sets it back."""
 
@@ -264,8 +265,17 @@ class Keeper:
             self.states.add(KeptState(position, captured.num_bytes, name, captured, [], is_for_disk, is_good=is_good))
         if request is not None and checkpoint_id:
             self._submit(request, checkpoint_id, captured, position, pause_ms)
+        self._make_memory(captured)
         captured.release()
         self._show()
+
+    def _make_memory(self, captured: Captured) -> None:
+        """After the first copy, before the first step: memory that is touched for the first time makes a copy slow."""
+        if self._has_memory:
+            return
+        self._has_memory = True
+        num_affordable = self._settings.max_snapshot_bytes // max(1, captured.num_bytes)
+        self._pool.reserve(min(self._settings.snapshots + 1, num_affordable))
 
     def _submit(
         self, request: _Request, checkpoint_id: str, captured: Captured, position: Position, pause_ms: float

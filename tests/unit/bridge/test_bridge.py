@@ -200,47 +200,6 @@ def test_what_waits_is_kept_for_the_next_start():
         assert caught.value.reason == "DRAINING"
 
 
-def test_events_are_kept_until_they_are_durable():
-    """A checkpoint finds in `unwritten` what the journal does not hold yet; equal events are told apart."""
-    bridge = make_bridge()
-    twins = [replace(note(1)), replace(note(1))]
-    outcome = Outcome("c", CommandState.APPLIED, 0, 1)
-    for event in (*twins, outcome):
-        bridge.record(event)
-    bridge.publish(replace(FIRST, revision=2))
-    assert [id(event) for event in bridge.unwritten] == [id(event) for event in (*twins, outcome)]
-    bridge.note_durable([twins[1], object()], 7)
-    assert [id(event) for event in bridge.unwritten] == [id(twins[0]), id(outcome)]
-    bridge.note_durable([twins[0], outcome], 5)
-    assert (bridge.unwritten, bridge.journal_revision) == ((), 7)
-
-
-def test_looking_at_what_is_unwritten_never_meets_a_change():
-    """The training thread reads it while the loop's side lets go of events."""
-    bridge = make_bridge()
-    num_events = 20_000
-    recorded: list[Event] = [replace(note(0)) for _ in range(num_events)]
-    has_begun = threading.Event()
-
-    def let_go() -> None:
-        has_begun.wait()
-        taken = 0
-        while taken < num_events:
-            events = bridge.take_events(64)
-            bridge.note_durable(events, taken)
-            taken += len(events)
-
-    loop_side = threading.Thread(target=let_go)
-    loop_side.start()
-    has_begun.set()
-    for number, event in enumerate(recorded):
-        bridge.record(event)
-        if number % 7 == 0:
-            assert len(bridge.unwritten) <= number + 1
-    loop_side.join()
-    assert bridge.unwritten == ()
-
-
 def test_a_stop_request_is_mail():
     """The supervisor's wish wakes a paused trainer and is seen at the next safe point."""
     bridge = make_bridge()

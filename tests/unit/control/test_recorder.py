@@ -232,28 +232,26 @@ async def test_one_may_wait_for_an_outcomes_row(num_failures: int) -> None:
     assert await writer.wait_settled("c1", 0.0)
 
 
-async def test_events_are_let_go_of_once_they_are_durable() -> None:
-    """Outcomes and records are named, with the journal's revision, after their commit and not before."""
+async def test_the_journals_revision_is_told_once_rows_are_durable() -> None:
+    """After their commit and not before."""
     journal = MemoryJournal()
-    durable: list[tuple[object, int]] = []
+    durable: list[int] = []
     writer = Recorder(
         journal=journal,
         clock=lambda: 0.0,
         sleep=lambda _: asyncio.sleep(0),
         on_accepted=lambda _: None,
         on_settled=lambda *_: None,
-        on_durable=lambda events, revision: durable.extend((event, revision) for event in events),
+        on_durable=durable.append,
         on_health=lambda _: None,
         log=structlog.get_logger(),
     )
     writer.accept_later(command(1))
-    found, told = outcome(1), notice()
-    writer.settle_later(found)
-    writer.append_later(told)
+    writer.settle_later(outcome(1))
+    writer.append_later(notice())
     assert durable == []
     await writer.flush(5.0)
-    assert [id(event) for event, _ in durable] == [id(found), id(told)]
-    assert [revision for _, revision in durable] == [2, 3]
+    assert durable == [2, 3]
 
 
 async def test_the_writer_outlives_a_fault_of_its_own() -> None:
