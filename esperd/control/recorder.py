@@ -6,6 +6,7 @@ clients only once it is durable. Knows neither gRPC nor what a record means.
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -149,7 +150,7 @@ class Recorder:
     async def _write_group(self) -> None:
         """Write the oldest rows of each kind; they leave the lists only when they are durable."""
         await self._write_commands(self._commands[:MAX_GROUP])
-        outcomes = self._outcomes[:MAX_GROUP]
+        outcomes = self._outcomes_due()
         records = self._records[:MAX_GROUP] if self._are_records_due(outcomes) else []
         # In one commit, and both to their end: a write cannot be taken back, and must not be asked for twice.
         written = await asyncio.gather(
@@ -158,6 +159,16 @@ class Recorder:
         for fault in written:
             if fault is not None:
                 raise fault
+
+    def _outcomes_due(self) -> list[Outcome]:
+        """The oldest outcomes, none of which overtakes one that waits for its command: after a restart what has no
+        outcome comes after all that has one.
+        """
+        held_back = [outcome.sequence for early in self._too_early.values() for outcome in early if outcome.sequence]
+        before = min(held_back, default=None)
+        if before is None:
+            return self._outcomes[:MAX_GROUP]
+        return list(itertools.takewhile(lambda outcome: outcome.sequence < before, self._outcomes))[:MAX_GROUP]
 
     def _are_records_due(self, outcomes: Sequence[Outcome]) -> bool:
         """Whether no outcome that came before a record is left behind.
@@ -173,6 +184,7 @@ class Recorder:
             again = {record.command_id for record in self._commands}
             for command_id in [record.command_id for record in commands if record.command_id not in again]:
                 self._outcomes += self._too_early.pop(command_id, ())
+            self._outcomes.sort(key=lambda outcome: outcome.sequence)  # those that were not the trainer's come first
 
     async def _write_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -201,6 +202,21 @@ async def test_no_record_overtakes_an_outcome_whose_command_is_not_durable() -> 
     await writer.flush(5.0)
     assert journal.order == ["accept c1", "accept c2", "settle c2"]
     assert rows == [3]
+
+
+async def test_no_outcome_overtakes_one_whose_command_is_not_durable() -> None:
+    """After a restart, what has no outcome is done after all that has one: so the rows come in the trainer's order."""
+    journal, heard = Held(), list[str]()
+    await MemoryJournal.accept(journal, [command(1), command(3), command(4)])
+    writer = recorder_of(journal, heard)
+    writer.accept_later(command(5))
+    await journal.is_asked.wait()
+    writer.accept_later(command(2))
+    for number in (1, 2, 3, 4):
+        writer.settle_later(replace(outcome(number), sequence=number))
+    journal.is_open.set()
+    await writer.flush(5.0)
+    assert [line for line in journal.order if line.startswith("settle")] == [f"settle c{n}" for n in (1, 2, 3, 4)]
 
 
 def _note_rows(journal: MemoryJournal, rows: list[int]) -> Callable[..., Awaitable[int]]:
