@@ -24,7 +24,9 @@ Position = tuple[int, int]
 
 _TRAINER_KINDS = (RowKind.TRANSITION, RowKind.NOTICE, RowKind.CHECKPOINT, RowKind.TIMELINE)
 _REPLAYED = (CommandState.APPLIED, CommandState.FAILED)
-"""What was refused, had expired or was cancelled changed nothing."""
+"""What had expired or was cancelled changed nothing, and neither did most of what was refused."""
+_MEASURED = ("GATE_FAILED", "GATE_UNMEASURED")
+"""Refusals by a gate, which has measured: that has drawn from the held-out data, and the seed remembers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def read_past(
         settled=tuple(
             PastCommand(to_command(record), outcome_of(record), record.accepted_step)
             for record in given
-            if record.state in _REPLAYED
+            if record.state in _REPLAYED or record.refusal_reason in _MEASURED
         ),
         unsettled=tuple(
             PastCommand(shifts.apply(to_command(record), accepted_at), None, record.accepted_step)

@@ -103,6 +103,19 @@ async def test_what_had_an_effect_comes_in_the_order_of_its_outcomes(script: Scr
     await script.journal.close()
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_repeated"), [("GATE_FAILED", True), ("GATE_UNMEASURED", True), ("SEED_DWELL", False)]
+)
+async def test_a_refusal_that_measured_is_repeated(script: Script, reason: str, is_repeated: bool) -> None:
+    """A gate draws from the held-out data, whatever it then says: the run must draw again."""
+    await script.append(started("run-1"))
+    await script.accept("a")
+    refused = replace(outcome("a", 1, 5, REJECTED), refusal=Refusal(reason, "no"))
+    await script.settle(refused)
+    assert ids(script.past().settled) == (["a"] if is_repeated else [])
+    await script.journal.close()
+
+
 async def test_only_the_rows_of_the_run_count(script: Script) -> None:
     """A journal holds one run after another; the later one's rows are not this one's, nor the earlier one's."""
     await script.append(started("run-0"))
