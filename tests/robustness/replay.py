@@ -13,7 +13,7 @@ from pathlib import Path
 
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1.emergency_service_pb2 import ClearEmergencyPayload, EmergencySignal
-from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED, EmergencyLevel
+from esper.leyline.v1.vocabulary_pb2 import EMERGENCY_LEVEL_HALT, TRAINER_PHASE_FINISHED, EmergencyLevel
 
 from esperd.leyline.vocabulary import CommandState
 from tests.robustness.history import CommandRow, History, OutcomeRow, TimelineRow
@@ -69,7 +69,8 @@ def straight_run(history: History) -> list[Scene]:
             scenes.append(Scene(outcome.timeline, outcome.global_step, None, None, dict(standing)))
         elif command.kind not in _LEFT_OUT and (is_applied or outcome.refusal_reason in _MEASURING):
             scenes.append(Scene(outcome.timeline, outcome.global_step, command, outcome, dict(standing)))
-    return scenes
+    # A halt, and its end, may have come while the run caught up: at an earlier step than what was before.
+    return sorted(scenes, key=lambda scene: (scene.timeline, scene.step))
 
 
 def _leads_to(scene: Scene, fork: TimelineRow, timelines: Sequence[TimelineRow]) -> bool:
@@ -86,7 +87,9 @@ def _leads_to(scene: Scene, fork: TimelineRow, timelines: Sequence[TimelineRow])
 
 def _note_emergency(command: CommandRow, standing: dict[str, EmergencyLevel]) -> None:
     if command.method.endswith("RaiseEmergency"):
-        standing[f"e-{command.command_id}"] = EmergencySignal.FromString(command.payload).level
+        level = EmergencySignal.FromString(command.payload).level
+        if level < EMERGENCY_LEVEL_HALT:  # nothing is computed while a halt stands
+            standing[f"e-{command.command_id}"] = level
     else:
         standing.pop(ClearEmergencyPayload.FromString(command.payload).emergency_id, None)
 
