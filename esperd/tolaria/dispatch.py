@@ -119,19 +119,21 @@ class Dispatcher:
         """History is through: new commands may take effect."""
         self._catch_up = None
 
-    def has_work(self, position: Position, *, epoch_ended: bool) -> bool:
-        """Whether this safe point has anything to do; costs three length checks while nothing waits."""
+    def has_work(self, *, epoch_ended: bool) -> bool:
+        """Whether this safe point has anything to do; costs a few length checks while nothing waits."""
         if self._bridge.has_mail:
             return True
+        if self._catch_up is None and not self._waiting:
+            return False
+        position = self._publisher.position
         if self._catch_up is not None and self._catch_up.has(position):
             return True
-        if not self._waiting:
-            return False
         now = self._clock()
         return any(self._is_due(w, position, epoch_ended) or _is_expired(w.command, now) for w in self._waiting)
 
-    def run(self, position: Position, *, epoch_ended: bool) -> None:
+    def run(self, *, epoch_ended: bool) -> None:
         """One safe point: settle every command that is due, expired or cancelled, and publish what changed."""
+        position = self._publisher.position
         if self._catch_up is not None:
             self._repeat(self._catch_up.take(position))
         cancelled = self._bridge.take_cancellations()

@@ -69,26 +69,20 @@ class Keeper:
         self._finish = finish
         self.states = KeptStates(self._settings.snapshots, self._settings.max_snapshot_bytes)
         self._pool = BufferPool(parts.device, max_free=self._settings.snapshots + 2)
-        self._requests: list[_Request] = []
+        self.requests: list[_Request] = []
+        """Checkpoints wanted at this safe point; `tend` writes them."""
         self._asked: dict[str, tuple[Command, Position]] = {}
-        self._results: deque[Result] = deque()
+        self.results: deque[Result] = deque()
+        """What the helper threads have done; `take_results` hears it."""
         self._last_kept: Position | None = None
-        self._next_step = 0
+        self.next_step = 0
+        """The first step at which `arrive` has anything to do."""
         self._is_stopped = False
         self._has_memory = False
         self.found_poison = False
         """Weights were found not to be finite where a state was to be called good; whoever answers it sets it back."""
 
     # What the safe point asks
-
-    def is_due(self, step: int) -> bool:
-        """Whether `arrive` has anything to do at this step."""
-        return step >= self._next_step
-
-    @property
-    def has_work(self) -> bool:
-        """Whether `tend` has anything to do."""
-        return bool(self._results) or bool(self._requests)
 
     def arrive(self) -> None:
         """At a new step, before its commands: judge states, and keep this one if it is due.
@@ -113,7 +107,7 @@ class Keeper:
     def tend(self) -> None:
         """At the end of a safe point: keep what was asked for."""
         position = self._parts.progress.position
-        requests, self._requests = self._requests, []
+        requests, self.requests = self.requests, []
         for request in requests:
             if self._is_stopped:
                 self._refuse(request, position, "the run's state is not sound")
@@ -122,7 +116,7 @@ class Keeper:
 
     def request(self, kind: CheckpointKind, *, note: str = "", command: Command | None = None) -> None:
         """Have a checkpoint written of the state at the end of this safe point."""
-        self._requests.append(_Request(kind, note, command))
+        self.requests.append(_Request(kind, note, command))
 
     def ask(self, command: Command, note: str) -> None:
         """A command wants a checkpoint; it is settled when that is durable. Raises EsperdError CHECKPOINT_FAILED."""
@@ -138,8 +132,8 @@ class Keeper:
     def take_results(self) -> list[Loaded]:
         """Hear from the helper thread; what it has read is given back."""
         loaded: list[Loaded] = []
-        while self._results:
-            result = self._results.popleft()
+        while self.results:
+            result = self.results.popleft()
             match result:
                 case Written():
                     self._note_written(result)
@@ -355,7 +349,7 @@ class Keeper:
 
     def _on_done(self, result: Result) -> None:
         """On the writer's threads: leave the result and wake the trainer, nothing else."""
-        self._results.append(result)
+        self.results.append(result)
         self._parts.bridge.box.wake()
 
     def _fail(
@@ -399,7 +393,7 @@ class Keeper:
         due = self._parts.goodness.due_step
         if due >= 0:
             dates.append(max(due, step + 1))
-        self._next_step = min(dates, default=_NEVER)
+        self.next_step = min(dates, default=_NEVER)
 
 
 def _key(manifest: Manifest) -> tuple[Position, str]:

@@ -53,22 +53,21 @@ class SafePoint:
         self._catch_up: CatchUp | None = None
 
     def pass_through(self, epoch_ended: bool) -> None:
-        """One safe point."""
-        progress = self._progress
-        step = progress.global_step
-        if step >= self._next_date or epoch_ended or self._safety.level >= EmergencyLevel.ELEVATED:
-            self._keep_dates(step, epoch_ended)
-        if self._troubles.wants_action:
-            self._troubles.act(self._rollback)
-        if self._keeper.is_due(progress.global_step) and not self._rollback.is_under_way:
-            self._arrive()
-        if self._dispatcher.has_work(progress.position, epoch_ended=epoch_ended):
-            self._dispatcher.run(progress.position, epoch_ended=epoch_ended)
-        if self._keeper.has_work:
+        """One safe point. Most find nothing to do, and their few comparisons are all that a step pays for it."""
+        if (
+            self._progress.global_step >= self._next_date
+            or epoch_ended
+            or self._safety.level >= EmergencyLevel.ELEVATED  # whatever is decided about trouble has raised it before
+        ):
+            self._keep_dates(self._progress.global_step, epoch_ended)
+        if self._dispatcher.has_work(epoch_ended=epoch_ended):
+            self._dispatcher.run(epoch_ended=epoch_ended)
+            self._next_date = 0  # what was done may have brought dates of its own, or another step
+        if self._keeper.results or self._keeper.requests:
             self._keep()
         if self._catch_up is not None:
             self._look_at_the_past(self._catch_up)
-        if self._stands:
+        if self._standing.is_paused or self._safety.level is EmergencyLevel.HALT or self._rollback.is_under_way:
             self.stand_still()
 
     @property
@@ -87,9 +86,7 @@ class SafePoint:
     # Dates
 
     def _keep_dates(self, step: int, epoch_ended: bool) -> None:
-        """Log, validation and packets, each at its own interval, or at the epoch's end."""
-        intervals = (self._log_every, self._validate_every, self._packet_every)
-        self._next_date = min(step - step % every + every for every in intervals if every)
+        """Log, validation, packets and states, each at its own interval, or at the epoch's end."""
         log_every = self._log_every
         if self._safety.level >= EmergencyLevel.ELEVATED:
             log_every = max(1, log_every // 5)
@@ -103,6 +100,12 @@ class SafePoint:
             self._end_epoch(step)
         elif (self._packet_every and step % self._packet_every == 0) or self._is_asked_for_packet(step):
             self.send_packet("interval")
+        if self._troubles.wants_action:
+            self._troubles.act(self._rollback)
+        self._arrive_if_due()
+        intervals = (self._log_every, self._validate_every, self._packet_every)
+        own = [step - step % every + every for every in intervals if every]
+        self._next_date = min(self._keeper.next_step, *own) if step == self._progress.global_step else 0
 
     def _end_epoch(self, step: int) -> None:
         self._progress.epoch = self._parts.feed.epoch
@@ -164,13 +167,16 @@ class SafePoint:
             self._keeper.request(CheckpointKind.EMERGENCY)
 
     def _keep(self) -> None:
+        self._next_date = 0
         for loaded in self._keeper.take_results():
             self._rollback.loaded(loaded)
         if not self._rollback.is_under_way:
             self._keeper.tend()
 
-    def _arrive(self) -> None:
+    def _arrive_if_due(self) -> None:
         """A step at which states are judged or kept; if the weights are found to be poisoned, something is done."""
+        if self._rollback.is_under_way or self._progress.global_step < self._keeper.next_step:
+            return
         for value in self._loss_reader.drain():
             self._troubles.see_loss(value)
         self._keeper.arrive()
@@ -189,11 +195,10 @@ class SafePoint:
 
     def begin(self) -> None:
         """The safe point before the first step: a state to go back to, and whatever the journal has for here."""
-        if self._keeper.is_due(self._progress.global_step):
-            self._arrive()
-        if self._catch_up is not None and self._dispatcher.has_work(self._progress.position, epoch_ended=False):
-            self._dispatcher.run(self._progress.position, epoch_ended=False)
-        if self._keeper.has_work:
+        self._arrive_if_due()
+        if self._catch_up is not None and self._dispatcher.has_work(epoch_ended=False):
+            self._dispatcher.run(epoch_ended=False)
+        if self._keeper.results or self._keeper.requests:
             self._keep()
         if self._catch_up is not None:
             self._look_at_the_past(self._catch_up)
@@ -243,7 +248,7 @@ class SafePoint:
         self._bridge.box.wait(_LOOK_S)
         self._bridge.show_life()
         self._rollback.look_at_deadline()
-        self._dispatcher.run(progress.position, epoch_ended=False)
+        self._dispatcher.run(epoch_ended=False)
         self._save_in_emergency()
         self._keep()
         if not self._parts.executor.active:
