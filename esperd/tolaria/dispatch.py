@@ -105,6 +105,8 @@ class Dispatcher:
         self._decision_revisions: dict[str, int] = {}
         self._repeated: set[str] = set()
         self._catch_up: CatchUp | None = None
+        # What this start accepted before the journal was read came by both ways.
+        self._taken_over: frozenset[str] = frozenset()
         self.sequence = 0
         """Number of the last outcome given, over all starts of the run."""
 
@@ -112,6 +114,7 @@ class Dispatcher:
         """Take over what the journal holds: the past to repeat, and accepted commands that have no outcome yet."""
         self._catch_up = catch_up
         self._waiting = [_Waiting(past.command, _floor(past, catch_up.horizon)) for past in unsettled]
+        self._taken_over = frozenset(past.command.command_id for past in unsettled)
         self._bridge.box.num_deferred = len(self._waiting)
         self.sequence = sequence
 
@@ -137,7 +140,8 @@ class Dispatcher:
         if self._catch_up is not None:
             self._repeat(self._catch_up.take(position))
         cancelled = self._bridge.take_cancellations()
-        waiting = self._waiting + [_Waiting(command) for command in self._bridge.box.take()]
+        arrived = [command for command in self._bridge.box.take() if command.command_id not in self._taken_over]
+        waiting = self._waiting + [_Waiting(command) for command in arrived]
         self._waiting = []
         now = self._clock()
         outcomes: list[Outcome] = []

@@ -246,6 +246,25 @@ def test_commands_that_wait_are_carried_out_after_the_restart(tmp_path: Path):
     assert second.view.phase is TrainerPhase.TRAINING
 
 
+def test_a_command_that_came_by_journal_and_by_box_is_carried_out_once(tmp_path: Path):
+    """Accepted by this start before its trainer had read the journal: it is in both, and is one command."""
+    first = Journalled(tmp_path)
+    first.script([(30, germinate())]).begin()
+    first.until(10)
+    first.bridge.request_stop()
+    first.trainer.run()
+    first.store.release()
+    manifest = CheckpointStore.reader(tmp_path).list()[-1].manifest
+    second = Journalled(tmp_path, first.past(manifest.sequence, 10))
+    second.script([(30, germinate())])
+    second.begin()
+    second.until(31)
+    second.end()
+    (outcome,) = [e for e in second.take() if isinstance(e, Outcome)]
+    assert (outcome.state, outcome.global_step) == (CommandState.APPLIED, 30)
+    assert [seed.seed_id for seed in second.bridge.snapshot().seeds] == [1]
+
+
 def test_a_run_that_halts_saves_its_state_at_once(tmp_path: Path):
     """Once for each rise of the level, under a name that says why."""
     run = Journalled(tmp_path)
