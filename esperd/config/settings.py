@@ -212,8 +212,9 @@ class CheckpointSettings:
     """Scheduled checkpoints kept, besides the newest good one."""
     keep_every_steps: int = 0
     """Checkpoints at multiples of this step are kept for ever; 0 keeps none for ever."""
-    snapshot_every_steps: int = 100
-    """Keep a state in memory every so many steps, for fast rollbacks; 0 keeps only those that are checkpointed."""
+    snapshot_every_steps: int = 0
+    """Keep a state in memory every so many steps between checkpoints too, so that a rollback loses less; each costs a
+    copy of the state. 0 keeps only those that are checkpointed."""
     snapshots: int = 2
     """States between two checkpoints that are kept in memory."""
     max_snapshot_bytes: int = 8 << 30
