@@ -26,9 +26,9 @@ def final_checkpoint(folder: Path) -> Path:
     return max(final, key=lambda path: _age(path)).parent
 
 
-def _age(manifest: Path) -> tuple[int, int]:
+def _age(manifest: Path) -> tuple[int, int, float]:
     facts = json.loads(manifest.read_text())
-    return facts["timeline"], facts["global_step"]
+    return facts["timeline"], facts["global_step"], facts["written_unix_s"]
 
 
 def differences(one: Path, other: Path, history: History, other_history: History) -> Violations:

@@ -173,7 +173,8 @@ def read_history(
     try:
         history = db.execute("SELECT revision, kind, body FROM history ORDER BY revision").fetchall()
         bodies = [(row["revision"], row["kind"], json.loads(row["body"])) for row in history]
-        kinds = [kind for _, kind, _ in bodies]
+        # One that tells of another phase says that the daemon has left the run for a while.
+        kinds = [kind for _, kind, body in bodies if kind != "run_finished" or body["phase"] == "FINISHED"]
         return History(
             commands=tuple(map(_command, db.execute("SELECT * FROM command ORDER BY revision"))),
             outcomes=tuple(map(_outcome, db.execute("SELECT * FROM outcome ORDER BY revision"))),

@@ -74,6 +74,14 @@ def _sequence_again(history: History) -> History:
     )
 
 
+def _sequence_left_out(history: History) -> History:
+    rows = [row for row in history.outcomes if row.sequence]
+    return replace(
+        history,
+        outcomes=tuple(replace(row, sequence=row.sequence + 1) if row is rows[-1] else row for row in history.outcomes),
+    )
+
+
 def _germinated_twice(history: History) -> History:
     born = next(row for row in history.transitions if row.target == "GERMINATED")
     twin = replace(born, seed_id=99)
@@ -210,6 +218,7 @@ MUTANTS: dict[str, tuple[str, Mutant]] = {
     "an outcome is not final": ("ExactlyOneOutcome", _not_final),
     "a client was told another outcome": ("ExactlyOneOutcome", _told_otherwise),
     "a sequence number comes twice": ("NoDoubleApply", _sequence_again),
+    "an outcome has no row": ("NoDoubleApply", _sequence_left_out),
     "one command germinates two seeds": ("NoDoubleApply", _germinated_twice),
     "a refused command has an effect": ("NoDoubleApply", _refused_but_done),
     "one command rolls back twice": ("NoDoubleApply", _rolled_back_twice),

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1.emergency_service_pb2 import ClearEmergencyPayload, EmergencySignal
-from esper.leyline.v1.vocabulary_pb2 import EMERGENCY_LEVEL_HALT, TRAINER_PHASE_FINISHED, EmergencyLevel
+from esper.leyline.v1.vocabulary_pb2 import (
+    COMMAND_STATE_APPLIED,
+    EMERGENCY_LEVEL_HALT,
+    TRAINER_PHASE_FINISHED,
+    EmergencyLevel,
+)
 
 from esperd.leyline.vocabulary import CommandState
 from tests.robustness.history import CommandRow, History, OutcomeRow, TimelineRow
@@ -126,8 +131,10 @@ class _Stage:
         self._performance.submit(message.request_id, lambda client: client.submit(message))
         settled = self._performance.settle(message.request_id)
         recorded = (scene.outcome.state, scene.outcome.refusal_reason, scene.outcome.seed_id)
-        found = (settled.state, settled.error.reason, int(settled.seed_id or 0))
-        assert found == recorded, f"{scene} became {settled}"
+        # A refused command has made no seed; the client is shown the one that it named.
+        seed_id = int(settled.seed_id or 0) if settled.state == COMMAND_STATE_APPLIED else 0
+        found = (settled.state, settled.error.reason, seed_id)
+        assert found == recorded, f"{message.request_id} at {scene.step}: {recorded} became {found}"
 
     def _make_stand(self, emergencies: dict[str, EmergencyLevel]) -> None:
         """Raise and clear what it takes."""

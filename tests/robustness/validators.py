@@ -66,9 +66,12 @@ def exactly_one_outcome(history: History) -> Violations:
 
 
 def no_double_apply(history: History) -> Violations:
-    """NoDoubleApply: sequence numbers are unique and rise; an applied command has one effect, and only it has one."""
-    numbers = [row.sequence for row in history.outcomes if row.sequence]
-    wrong = [f"sequence {later} after {earlier}" for earlier, later in pairwise(numbers) if later <= earlier]
+    """NoDoubleApply: sequence numbers rise without a gap; an applied command has one effect, and only it has one.
+
+    A number that is missing was given to an outcome that the journal refused: of a command that had one already.
+    """
+    numbers = [0, *(row.sequence for row in history.outcomes if row.sequence)]
+    wrong = [f"sequence {later} after {earlier}" for earlier, later in pairwise(numbers) if later != earlier + 1]
     kinds = {row.command_id: row for row in history.commands}
     effects: defaultdict[str, list[str]] = defaultdict(list)
     for transition in history.transitions:
