@@ -15,7 +15,7 @@ from esperd.leyline.commands import (
     SeedCommand,
 )
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.restore_points import choose
+from esperd.leyline.restore_points import are_all_shown, choose
 from esperd.leyline.views import SeedView, Snapshot
 from esperd.leyline.vocabulary import Operation, TrainerPhase
 
@@ -61,8 +61,8 @@ def _check_payload(asked: Asked, snapshot: Snapshot, *, is_seed_busy: bool) -> N
     elif isinstance(payload, HyperparameterCommand | ResetOptimizerCommand):
         if payload.seed_id and _find(snapshot, payload.seed_id) is None:
             raise EsperdError("OPTIMIZER_TARGET", target=f"seed:{payload.seed_id}")
-    elif isinstance(payload, RollbackCommand) and asked.apply_at == _AT_ONCE:
-        # Which states there are at a later step nobody knows yet.
+    elif isinstance(payload, RollbackCommand) and asked.apply_at == _AT_ONCE and are_all_shown(snapshot):
+        # Which states there are at a later step nobody knows yet, and of very many only the trainer knows them all.
         choose(payload, snapshot)
     elif isinstance(payload, BreakerCommand) and all(found.name != payload.name for found in snapshot.breakers):
         raise EsperdError("BREAKER_UNKNOWN", name=payload.name)

@@ -4,12 +4,33 @@ Any thread; pure. Timelines form a tree: a rollback leaves its timeline at the f
 way from the first timeline to the current one is the run's lineage; what was left behind is not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RestorePoint, Snapshot, TimelineView
 from esperd.leyline.vocabulary import RollbackTier
+
+MAX_SHOWN = 100
+"""States that a snapshot names at most: a run of months may keep thousands, and every snapshot holds them all."""
+
+
+def newest(points: Sequence[RestorePoint]) -> tuple[RestorePoint, ...]:
+    """Of all states, oldest first, those that a snapshot names: what memory holds, the newest good one on disk, and
+    the newest of the others.
+    """
+    if len(points) <= MAX_SHOWN:
+        return tuple(points)
+    last_good = max((i for i, point in enumerate(points) if point.is_good and point.checkpoint_id), default=-1)
+    wanted = [i for i, point in enumerate(points) if point.in_memory or i == last_good]
+    others = [i for i in range(len(points)) if i not in wanted]
+    chosen = [*wanted, *others[len(others) - max(0, MAX_SHOWN - len(wanted)) :]]
+    return tuple(points[i] for i in sorted(chosen))
+
+
+def are_all_shown(snapshot: Snapshot) -> bool:
+    """Whether the snapshot names every state that there is; otherwise only the trainer knows the older ones."""
+    return len(snapshot.restore_points) < MAX_SHOWN
 
 
 def lineage(timelines: Iterable[TimelineView], timeline: int) -> dict[int, int | None]:

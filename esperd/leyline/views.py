@@ -258,7 +258,7 @@ class Snapshot:
     emergencies: tuple[EmergencyView, ...] = ()
     breakers: tuple[BreakerView, ...] = ()
     restore_points: tuple[RestorePoint, ...] = ()
-    """Oldest first."""
+    """Oldest first; of very many only the newest (`restore_points.newest`)."""
     timelines: tuple[TimelineView, ...] = (TimelineView(1, 0, 0),)
     """Every timeline of the run, oldest first; the last one is the current one."""
 

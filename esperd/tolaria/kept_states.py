@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.restore_points import newest
 from esperd.leyline.views import RestorePoint, TimelineView
 from esperd.leyline.vocabulary import RollbackTier
 from esperd.tolaria.catch_up import Position
@@ -121,11 +122,8 @@ class KeptStates:
         self._forget_lost()
 
     def points(self) -> tuple[RestorePoint, ...]:
-        """As seen from outside."""
-        return tuple(
-            RestorePoint(s.step, s.position[0], s.checkpoint_id, s.captured is not None, s.is_good, s.num_bytes)
-            for s in self._states
-        )
+        """As seen from outside: one for each name under which a rollback can ask for a state."""
+        return newest([point for state in self._states for point in _points(state)])
 
     def newest_good(self, timelines: Sequence[TimelineView], before_step: int | None = None) -> KeptState | None:
         """The newest good state in the history of the last timeline, before a step if one is given."""
@@ -197,6 +195,14 @@ class KeptStates:
 def _age(state: KeptState) -> tuple[Position, str]:
     """What the run keeps by itself is of before the commands of its step, what was asked for of among them."""
     return state.position, state.name
+
+
+def _points(state: KeptState) -> Iterator[RestorePoint]:
+    """Of several checkpoints of one state the last one is also what memory holds."""
+    names = state.checkpoint_ids or [""]
+    for name in names:
+        in_memory = state.captured is not None and name == names[-1]
+        yield RestorePoint(state.step, state.position[0], name, in_memory, state.is_good, state.num_bytes)
 
 
 def is_ancestor(position: Position, timelines: Sequence[TimelineView]) -> bool:

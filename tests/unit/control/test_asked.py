@@ -10,6 +10,7 @@ from esperd.control.asked import Asked, read_command
 from esperd.control.errors import InvalidRequest
 from esperd.leyline.commands import ApplyAt, CheckpointCommand, RollbackCommand, SeedCommand
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.restore_points import MAX_SHOWN
 from esperd.leyline.views import RestorePoint
 from esperd.leyline.vocabulary import Operation, RollbackTier, TrainerPhase
 from tests.integration.control.stage import first_snapshot
@@ -86,6 +87,13 @@ def test_a_rollback_needs_a_state_to_go_to() -> None:
         except EsperdError as refused:
             found = refused.reason
         assert found == reason, payload
+
+
+def test_a_rollback_beyond_what_is_shown_is_left_to_the_trainer() -> None:
+    """Of very many states the snapshot names the newest only: an older one is not refused at acceptance."""
+    many = tuple(replace(POINT, global_step=step, checkpoint_id=f"c{step}") for step in range(100, 100 + MAX_SHOWN))
+    for payload in (RollbackCommand(checkpoint_id="c9"), RollbackCommand(global_step=9)):
+        check_state(Asked("r", payload), replace(first_snapshot(), restore_points=many), 1.8e9, is_seed_busy=False)
 
 
 def test_a_rollback_at_a_later_step_is_left_to_the_trainer() -> None:

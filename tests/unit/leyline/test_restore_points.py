@@ -6,7 +6,7 @@ import pytest
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.restore_points import choose, lineage
+from esperd.leyline.restore_points import MAX_SHOWN, are_all_shown, choose, lineage, newest
 from esperd.leyline.views import RestorePoint, TimelineView
 from esperd.leyline.vocabulary import RollbackTier
 from tests.integration.control.stage import first_snapshot
@@ -67,3 +67,14 @@ def test_what_cannot_be_reached_is_refused(command: RollbackCommand, reason: str
     with pytest.raises(EsperdError) as refused:
         choose(command, NOW)
     assert refused.value.reason == reason
+
+
+def test_of_very_many_states_the_newest_are_shown() -> None:
+    """What memory holds and the newest good one on disk are always there, in order; few are all shown."""
+    many = [RestorePoint(step, 1, f"c{step}", step in (5, 499), step == 7, 1) for step in range(500)]
+    shown = newest(many)
+    assert len(shown) == MAX_SHOWN
+    assert [point.global_step for point in shown[:3]] == [5, 7, 402]
+    assert shown[-1] == many[-1]
+    assert newest(many[:MAX_SHOWN]) == tuple(many[:MAX_SHOWN])
+    assert [are_all_shown(replace(NOW, restore_points=points)) for points in (POINTS, shown)] == [True, False]
