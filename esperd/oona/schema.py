@@ -85,6 +85,11 @@ SELECT c.revision AS accept_revision, c.command_id, coalesce(c.request_id, '') A
 FROM command AS c LEFT JOIN outcome AS o ON o.command_id = c.command_id;
 """
 
+_INDEX = """
+CREATE INDEX history_of_kind ON history (kind, revision);
+"""
+"""The rows of one kind are asked for with many calls (where does a run begin?), and lie among millions of others."""
+
 _FROM_VERSION_1 = """
 ALTER TABLE command ADD COLUMN accepted_step INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE command ADD COLUMN decision_id TEXT NOT NULL DEFAULT '';
@@ -140,9 +145,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     if is_new:
         triggers = "".join(_APPEND_ONLY.format(table=table) for table in ("command", "outcome", "history", "audit"))
-        _change(connection, f"{_TABLES} {_VIEW} {triggers} PRAGMA application_id = {APPLICATION_ID};")
+        _change(connection, f"{_TABLES} {_INDEX} {_VIEW} {triggers} PRAGMA application_id = {APPLICATION_ID};")
     elif version == 1:
-        _change(connection, f"{_FROM_VERSION_1} {_VIEW}")
+        _change(connection, f"{_FROM_VERSION_1} {_INDEX} {_VIEW}")
 
 
 def _change(connection: sqlite3.Connection, statements: str) -> None:

@@ -51,6 +51,14 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM command").fetchone() == (0,)
 
 
+def test_rows_of_a_kind_are_found_by_an_index(tmp_path: Path) -> None:
+    """A page of one kind neither looks at the other rows nor sorts: there may be millions after a month."""
+    with closing(open_writer(tmp_path / "journal")) as db:
+        query = "SELECT revision FROM history WHERE revision > 0 AND kind IN ('notice') ORDER BY revision LIMIT 9"
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert plan == ["SEARCH history USING COVERING INDEX history_of_kind (kind=? AND revision>?)"]
+
+
 def test_a_migrated_file_is_like_a_new_one(tmp_path: Path) -> None:
     """The same columns in the same order, the same view and the same triggers."""
     make_version_1(tmp_path / "old")
