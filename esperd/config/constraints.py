@@ -120,8 +120,9 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "growth.wanted_gain_ratio": _COUNT,
     "growth.non_inferiority_ratio": _COUNT,
     "growth.rent": _COUNT,
+    # At a half a test is no better than a coin, and the bounds on evidence are not defined.
     "growth.error_level": Constraint(
-        lambda value: isinstance(value, int | float) and 0 < value < 1, "above 0 and below 1"
+        lambda value: isinstance(value, int | float) and 0 < value < 0.5, "above 0 and below 0.5"
     ),
     "growth.max_output_ratio": above(0),
     "growth.max_step_time_ratio": at_least(1),
