@@ -23,13 +23,24 @@ class Attempts:
 
     A refusal for a stale epoch or clock is answered by signing again, once each. A refusal that names a time to wait
     is waited for. A signed call whose connection broke is sent again, because nobody knows whether it arrived and its
-    request_id makes that harmless; a read fails at once.
+    request_id makes that harmless; a read fails at once. A call to which the daemon may take minutes is tried again no
+    longer than any other: a daemon that has gone is told of in seconds.
     """
 
-    def __init__(self, *, signer: Signer | None, timeout_s: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        signer: Signer | None,
+        timeout_s: float,
+        monotonic: Callable[[], float],
+        retry_s: float | None = None,
+    ) -> None:
+        """`timeout_s` is the time of all attempts; none begins later than `retry_s` after the first failure."""
         self._signer = signer
         self._monotonic = monotonic
         self._deadline_s = monotonic() + timeout_s
+        self._retry_s = timeout_s if retry_s is None else retry_s
+        self._last_try_s: float | None = None
         self._adopted: set[str] = set()
         self._num_cuts = 0
 
@@ -40,7 +51,10 @@ class Attempts:
     def after(self, error: LeylineError) -> float:
         """Seconds to wait before the next attempt. Raises `error` when there is to be none."""
         wait_s = self._wait_s(error)
-        if wait_s is None or wait_s >= self.remaining_s():
+        now_s = self._monotonic()
+        if self._last_try_s is None:
+            self._last_try_s = now_s + self._retry_s
+        if wait_s is None or now_s + wait_s >= min(self._deadline_s, self._last_try_s):
             raise error
         return wait_s
 

@@ -44,15 +44,17 @@ class Connection:
         self._open_channel: Any = None
         self._stubs: dict[str, Any] = {}
 
-    def _attempts(self, call: Call[Any], timeout_s: float | None = None) -> Attempts:
+    def _attempts(self, call: Call[Any], timeout_s: float | None = None, waits_s: float = 0.0) -> Attempts:
+        own_s = self._timeout_s if timeout_s is None else timeout_s
         return Attempts(
             signer=self._signer if call.signed else None,
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            timeout_s=own_s + waits_s,
             monotonic=self._monotonic,
+            retry_s=own_s,
         )
 
     def _attempts_of(self, plan: Plan[Any], timeout_s: float | None) -> Attempts:
-        return self._attempts(plan.call, (self._timeout_s if timeout_s is None else timeout_s) + plan.waits_s)
+        return self._attempts(plan.call, timeout_s, plan.waits_s)
 
     def _request(self, plan: Plan[Any], payload: bytes) -> Message:
         """The request of one attempt: signed anew each time, or the read as it is."""

@@ -257,3 +257,20 @@ def test_importing_the_sdk_stays_light() -> None:
         "bad = {'torch', 'numpy', 'esperd'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_long_call_is_not_tried_for_long_once_the_daemon_has_gone() -> None:
+    """An export may take ten minutes, but a daemon that drains and does not come back is told of in seconds."""
+    clock = Clock()
+    attempts = Attempts(signer=new_signer(clock), timeout_s=610, monotonic=clock, retry_s=10)
+    clock.now_s += 300.0
+    draining = refused("UNAVAILABLE", "DRAINING", retry_after_s=2.0)
+    assert attempts.after(draining) == 2.0
+    clock.now_s += 2.0
+    assert attempts.after(CUT) == pytest.approx(0.1)
+    clock.now_s += 7.0
+    assert attempts.after(CUT) == pytest.approx(0.2)
+    assert attempts.remaining_s() == pytest.approx(301.0)
+    clock.now_s += 1.0
+    with pytest.raises(Unreachable):
+        attempts.after(CUT)
