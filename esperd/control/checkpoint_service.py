@@ -6,7 +6,7 @@ checkpoint and going back to one are commands; nothing here touches the run's st
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -21,6 +21,7 @@ from esperd.control.entrance import parse
 from esperd.control.pages import page_size
 from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.restore_points import needed_by_trainer
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.oona.checkpoints.retention import Retention, removable
 from esperd.oona.checkpoints.store import CheckpointStore
@@ -54,7 +55,7 @@ class CheckpointService:
         yield Route(_SERVICE + "PruneCheckpoints", Shape.UNARY, pb.PruneCheckpointsRequest, self.prune_checkpoints)
 
     def close(self) -> None:
-        """Take no more work; a verification that is under way ends within a few megabytes."""
+        """Take no more work; a verification that is under way ends within a few megabytes, what waits is refused."""
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -96,11 +97,11 @@ class CheckpointService:
         store = self._store_of(request.checkpoint_id)
         if self._verifying:
             raise EsperdError("VERIFICATION_BUSY", checkpoint_id=self._verifying)
-        self._verifying = request.checkpoint_id
         work = partial(self._verify, store, request.checkpoint_id, self._run_id(request.run_id))
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        future = self._begin(work)
+        self._verifying = request.checkpoint_id
         future.add_done_callback(self._verified)
-        problems, num_bytes = await asyncio.shield(future)
+        problems, num_bytes = await self._result(future)
         return pb.VerifyCheckpointResponse(problems=problems, num_bytes=num_bytes)
 
     async def prune_checkpoints(self, _: Call, data: bytes) -> pb.PruneCheckpointsResponse:
@@ -114,7 +115,9 @@ class CheckpointService:
         if self._store is None:
             return pb.PruneCheckpointsResponse()
         rule = Retention(asked.keep or self._settings.keep, self._settings.keep_every_steps)
-        work = partial(_prune, self._store, rule, self._run_id(asked.run_id), is_dry=asked.dry_run)
+        run_id, snapshot = self._run_id(asked.run_id), self._port.snapshot()
+        needed = needed_by_trainer(snapshot) if run_id == snapshot.run.run_id else []
+        work = partial(_prune, self._store, rule, run_id, needed, is_dry=asked.dry_run)
         gone, num_kept = await self._in_thread(work)
         return pb.PruneCheckpointsResponse(removed=[_shown(stored) for stored in gone], num_kept=num_kept)
 
@@ -144,13 +147,29 @@ class CheckpointService:
         return list(problems), num_bytes
 
     async def _in_thread(self, work: Callable[[], FoundT]) -> FoundT:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await self._result(self._begin(work))
+
+    def _begin(self, work: Callable[[], FoundT]) -> "asyncio.Future[FoundT]":
+        if self._is_closed:
+            raise EsperdError("DRAINING")
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    @staticmethod
+    async def _result(future: "asyncio.Future[FoundT]") -> FoundT:
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():  # by `close`: it is not the caller who has left
+                raise EsperdError("DRAINING") from None
+            raise
 
 
-def _prune(store: CheckpointStore, rule: Retention, run_id: str, *, is_dry: bool) -> tuple[list[StoredCheckpoint], int]:
+def _prune(
+    store: CheckpointStore, rule: Retention, run_id: str, needed: Sequence[str], *, is_dry: bool
+) -> tuple[list[StoredCheckpoint], int]:
     found = store.list(run_id)
     # The next start goes on from the newest one, good or not.
-    protect = [stored.manifest.checkpoint_id for stored in found[-1:]]
+    protect = [*needed, *(stored.manifest.checkpoint_id for stored in found[-1:])]
     going = removable(found, rule, protect)
     if not is_dry:
         names = set(store.prune(rule, protect, run_id))

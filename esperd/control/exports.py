@@ -6,7 +6,7 @@ Event loop only. The work is done by a process (`export_process`); the checkpoin
 import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from esper.leyline.v1 import checkpoint_service_pb2 as pb
 
@@ -29,11 +29,14 @@ _FORMATS: Mapping[int, str] = {
 class ExportDesk:
     """Serves CheckpointService.ExportCheckpoint."""
 
-    def __init__(self, *, port: TrainerPort, store: CheckpointStore | None, process: ExportProcess) -> None:
-        """`store` is None for a daemon that keeps no checkpoints."""
+    def __init__(
+        self, *, port: TrainerPort, store: CheckpointStore | None, process: ExportProcess, run_directory: Path
+    ) -> None:
+        """`store` is None for a daemon that keeps no checkpoints; exports go below `run_directory` only."""
         self._port = port
         self._store = store
         self._process = process
+        self._run_directory = run_directory
 
     def routes(self) -> Iterable[Route]:
         """What is served here."""
@@ -50,13 +53,27 @@ class ExportDesk:
         run_id = asked.run_id or self._port.snapshot().run.run_id
         if self._store is None:
             raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=asked.checkpoint_id)
-        await asyncio.to_thread(partial(self._store.get, asked.checkpoint_id, run_id))
+        await asyncio.to_thread(partial(self._look, self._store, asked, run_id))
         answer = await self._process.run(asked.checkpoint_id, _options(asked, run_id))
         return pb.ExportCheckpointResponse(
             directory=answer.directory,
             files=[pb.CheckpointFile(name=f.name, num_bytes=f.num_bytes, sha256=f.sha256) for f in answer.files],
             how_to_load=answer.how_to_load,
         )
+
+    def _look(self, store: CheckpointStore, asked: pb.ExportCheckpointPayload, run_id: str) -> None:
+        """In a thread: that the checkpoint is there, and that the directory is one in which a caller may write.
+
+        A key for the daemon is no key for its machine, and what looks like a checkpoint must be one.
+        """
+        if asked.directory:
+            allowed, asked_for = self._run_directory.resolve(), Path(asked.directory).resolve()
+            is_apart = not asked_for.is_relative_to(store.directory.resolve())
+            rules = Rules(reason="REQUEST_INVALID")
+            is_below = asked_for != allowed and asked_for.is_relative_to(allowed)
+            rules.need(is_below and is_apart, "directory", f"must be below {allowed}, and not among the checkpoints")
+            rules.check()
+        store.get(asked.checkpoint_id, run_id)
 
 
 def _check(asked: pb.ExportCheckpointPayload) -> None:

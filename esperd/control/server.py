@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -154,7 +155,12 @@ class ControlServer:
             port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
         )
         self._checkpoints = CheckpointService(port=port, store=store, settings=settings.checkpoints)
-        self._exports = ExportDesk(port=port, store=store, process=ExportProcess(export_command, log))
+        self._exports = ExportDesk(
+            port=port,
+            store=store,
+            process=ExportProcess(export_command, log),
+            run_directory=Path(settings.run.directory),
+        )
         self._pump = EventPump(
             port=port,
             recorder=self._recorder,
@@ -207,6 +213,7 @@ class ControlServer:
         await self._recorder.flush(min(grace_s, FLUSH_S))
         self._commands.end_waits()
         await self._exports.close()
+        self._checkpoints.close()
         self._sessions.drain()
         self._telemetry.drain()
         self._state.feed.close("draining")
@@ -216,7 +223,6 @@ class ControlServer:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        self._checkpoints.close()
         await self._desk.finish_accepting()
         self._port.detach()
         self._pump.take_all()

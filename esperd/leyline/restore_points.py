@@ -28,6 +28,18 @@ def newest(points: Sequence[RestorePoint]) -> tuple[RestorePoint, ...]:
     return tuple(points[i] for i in sorted(chosen))
 
 
+def needed_by_trainer(snapshot: Snapshot) -> list[str]:
+    """Checkpoints to which the run may go back by itself: the newest good one of its lineage, the two newest, and those
+    of states in memory, since a run that was killed must find there what it had gone back to from memory.
+    """
+    points = [point for point in snapshot.restore_points if point.checkpoint_id]
+    steps = lineage(snapshot.timelines, snapshot.run.timeline)
+    good = [point for point in points if point.is_good and is_on(steps, point.timeline, point.global_step)]
+    last_good = sorted(good, key=lambda point: (point.timeline, point.global_step))[-1:]
+    needed = [*last_good, *points[-2:], *(point for point in points if point.in_memory)]
+    return list(dict.fromkeys(point.checkpoint_id for point in needed))
+
+
 def are_all_shown(snapshot: Snapshot) -> bool:
     """Whether the snapshot names every state that there is; otherwise only the trainer knows the older ones."""
     return len(snapshot.restore_points) < MAX_SHOWN

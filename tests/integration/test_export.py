@@ -147,16 +147,16 @@ async def test_a_grown_run_is_exported_with_and_without_its_daemon(start_daemon:
             "safetensors",
             "--without-live-seeds",
             "--directory",
-            folder / "out",
+            folder / "run" / "out",
             "-o",
             "json",
         )
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
-        assert answer["directory"] == str(folder / "out")
+        assert answer["directory"] == str(folder / "run" / "out")
         assert [file["name"] for file in answer["files"]] == ["model.py", "model.safetensors", "export.json"]
         # It trained on meanwhile.
-        document = json.loads((folder / "out" / "export.json").read_text())
+        document = json.loads((folder / "run" / "out" / "export.json").read_text())
         assert (await client.run()).run.global_step > document["global_step"]
 
     assert [seed["seed_id"] for seed in document["seeds"]] == [int(kept)]
@@ -168,7 +168,7 @@ async def test_a_grown_run_is_exported_with_and_without_its_daemon(start_daemon:
     after = await esperd_export(daemon, "--format", "torch-export", *wish)
     assert after.returncode == 0, after.stderr
     directory = folder / "run" / "exports" / document["run_id"] / f"{checkpoint_id}-torch-export"
-    output = await stranger(folder / "out", directory)
+    output = await stranger(folder / "run" / "out", directory)
     assert len(output) == 5
 
     stored = folder / "run" / "checkpoints" / document["run_id"] / checkpoint_id / "host.safetensors"

@@ -221,7 +221,7 @@ class Client(Connection):
     ) -> checkpoint_pb.ExportCheckpointResponse:
         """Have the model of a checkpoint written, fossilized seeds folded in, as files that load without the daemon.
 
-        They go into a new directory on the daemon's machine: `directory` (absolute), or one below its run directory.
+        They go into a new directory below the daemon's run directory: `directory` (absolute), or one in `exports`.
         Refused while a seed is live, unless live seeds are to be left out.
         """
         plan = plans.export_checkpoint(

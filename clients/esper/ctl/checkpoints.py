@@ -135,7 +135,7 @@ def _verify(where: Where, checkpoint_id: str, run_id: str, timeout_s: float, out
 @output_option
 @click.pass_obj
 def prune(where: Where, keep: int | None, dry_run: bool, yes: bool, reason: str, run_id: str, output: str) -> None:
-    """Remove old checkpoints; the newest, the newest good one, and those made by command always stay."""
+    """Remove old checkpoints; the newest, those that the run may go back to, and those made by command always stay."""
     run_reporting(_prune, where, keep or 0, dry_run, yes, reason, run_id, output)
 
 

@@ -30,8 +30,8 @@ FORMATS = {
 @click.option("--run", "run_id", default="", metavar="RUN", help="The run of CHECKPOINT, if not the current one.")
 @click.option("--without-live-seeds", is_flag=True, help="Leave out seeds that are neither fossilized nor culled.")
 @click.option("--directory", type=click.Path(path_type=Path), metavar="DIR",
-              help="Where the files go on the daemon's machine, a new directory; if not given, "
-                   "exports/RUN/CHECKPOINT-FORMAT of its run directory.")  # fmt: skip
+              help="Where the files go on the daemon's machine, a new directory below its run directory; if not given, "
+                   "exports/RUN/CHECKPOINT-FORMAT there.")  # fmt: skip
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=600.0, show_default=True, metavar="SECONDS",
               help="How long it may take.")  # fmt: skip

@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from esper.client.aio import AsyncClient
 from esper.client.errors import LeylineError
-from esper.leyline.v1 import command_pb2
+from esper.leyline.v1 import checkpoint_service_pb2, command_pb2
 from esper.leyline.v1 import vocabulary_pb2 as v
 
 from esperd.leyline.views import RestorePoint, RunResumed, TimelineEvent, TimelineView, TransitionEvent
@@ -163,6 +164,21 @@ async def test_prune(stage: Theatre, client: AsyncClient, store: CheckpointStore
     assert {entry.principal for entry in entries} == {"operator"}
 
 
+async def test_prune_leaves_what_the_run_may_go_back_to(
+    stage: Theatre, client: AsyncClient, store: CheckpointStore
+) -> None:
+    """After a rollback the newest good state on disk may be one that was left behind: the run's own stays too."""
+    points = [RestorePoint(step, 1, f"t001-s{step:09d}", False, step <= 200, 10) for step in (100, 200, 300, 400, 500)]
+    run = replace(stage.trainer.snapshot.run, timeline=2)
+    timelines = (TimelineView(1, 0, 0), TimelineView(2, 1, 150))
+    publish = partial(stage.trainer.publish, run=run, timelines=timelines, restore_points=tuple(points))
+    stage.trainer.at_safe_point(publish)
+    await eventually(lambda: bool(stage.bridge.snapshot().restore_points))
+    done = await client.prune_checkpoints(keep=1)
+    assert [one.global_step for one in done.removed] == [300]
+    assert [stored.manifest.global_step for stored in store.list("run-1")] == [100, 200, 250, 400, 500]
+
+
 async def _audited(stage: Theatre, method: str) -> list[AuditEntry]:
     rows = (await stage.journal.list_audit(100)).rows
     return [row.entry for row in rows if row.entry.method.endswith(method)]
@@ -250,8 +266,40 @@ async def test_timelines_and_seeds_that_were_left_behind(stage: Theatre, client:
         await client.timelines("run-9")
 
 
-async def test_a_drain_ends_a_verification(stage: Theatre, client: AsyncClient, store: CheckpointStore) -> None:
-    """Gigabytes may be left to read: the daemon does not wait for them."""
-    stage.server._checkpoints._is_closed = True
-    with pytest.raises(LeylineError, match="E-SRV-001"):
-        await client.verify_checkpoint("t001-s000000100", timeout_s=0.0)
+async def test_a_drain_ends_a_verification(
+    stage: Theatre, client: AsyncClient, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gigabytes may be left to read: the daemon does not wait for them, and says why nothing came of it."""
+    reading, go_on = threading.Event(), threading.Event()
+    read = store.verify
+
+    def slowly(checkpoint_id: str, run_id: str = "", *, is_unwanted: Callable[[], bool]) -> tuple[str, ...]:
+        reading.set()
+        go_on.wait(10)
+        return read(checkpoint_id, run_id, is_unwanted=is_unwanted)
+
+    monkeypatch.setattr(store, "verify", slowly)
+    # The first reads, the second thread is taken, a list waits for a thread: all of them end with the same words.
+    verification = asyncio.create_task(client.verify_checkpoint("t001-s000000100", timeout_s=0.0))
+    await eventually(reading.is_set)
+    taken = stage.server._checkpoints._threads.submit(go_on.wait, 10)
+    waiting = asyncio.create_task(client.checkpoints())
+    await eventually(lambda: stage.server._checkpoints._threads._work_queue.qsize() == 1)
+    stage.server._checkpoints.close()
+    go_on.set()
+    for call in (verification, waiting, client.checkpoint_info("t001-s000000100")):
+        with pytest.raises(LeylineError, match="E-SRV-001"):
+            await asyncio.wait_for(call, 10)
+    assert taken.done()
+
+
+async def test_an_export_goes_below_the_run_directory(client: AsyncClient, directory: Path) -> None:
+    """A key for the daemon is no key for its machine: no file of the system, no checkpoint, no way round by a link."""
+    (directory / "link").symlink_to(directory.parent)
+    as_format = checkpoint_service_pb2.EXPORT_FORMAT_SAFETENSORS
+    outside = ("/tmp/elsewhere", f"{directory}/../elsewhere", str(directory), f"{directory}/link/elsewhere")
+    for path in (*outside, f"{directory}/checkpoints/run-1/t009"):
+        with pytest.raises(LeylineError, match=r"directory.*must be below"):
+            await client.export_checkpoint("t001-s000000100", as_format, directory=path)
+    with pytest.raises(LeylineError, match="E-EXP-002"):  # allowed, but this daemon has no command to export with
+        await client.export_checkpoint("t001-s000000100", as_format, directory=f"{directory}/mine/out")

@@ -6,7 +6,7 @@ import pytest
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.restore_points import MAX_SHOWN, are_all_shown, choose, lineage, newest
+from esperd.leyline.restore_points import MAX_SHOWN, are_all_shown, choose, lineage, needed_by_trainer, newest
 from esperd.leyline.views import RestorePoint, TimelineView
 from esperd.leyline.vocabulary import RollbackTier
 from tests.integration.control.stage import first_snapshot
@@ -78,3 +78,9 @@ def test_of_very_many_states_the_newest_are_shown() -> None:
     assert shown[-1] == many[-1]
     assert newest(many[:MAX_SHOWN]) == tuple(many[:MAX_SHOWN])
     assert [are_all_shown(replace(NOW, restore_points=points)) for points in (POINTS, shown)] == [True, False]
+
+
+def test_what_the_trainer_needs_stays() -> None:
+    """On timeline 3 that is the newest good state before the forks, not the newer one that was left behind."""
+    assert needed_by_trainer(NOW) == ["t1-10", "t2-450", "t4-55"]
+    assert needed_by_trainer(first_snapshot()) == []
