@@ -47,10 +47,10 @@ def status(
         ("last checkpoint", last_checkpoint(newest, now_unix_s)),
         ("policy", answer.lease_principal or "none steers"),
         ("emergency", words.level(run.emergency_level)),
-        ("revision", answer.revision),
     ]
     rows += [("", f"{emergency.emergency_id}: {emergency_line(emergency)}") for emergency in answer.emergencies]
     rows += [("breaker", breaker_line(breaker)) for breaker in answer.breakers]
+    rows.append(("revision", answer.revision))
     return pairs(rows)
 
 
