@@ -6,6 +6,7 @@ Main thread. The lock is the kernel's, so a killed daemon leaves none behind.
 from pathlib import Path
 
 from esperd.leyline.errors import EsperdError
+from esperd.oona.failures import JournalLocked, JournalUnreadable
 from esperd.oona.owner_lock import OwnerLock
 
 JOURNAL_NAME = "journal.sqlite"
@@ -26,6 +27,10 @@ class RunDirectory:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = OwnerLock(path / "esperd")
+        except JournalLocked as error:
+            raise EsperdError("DIRECTORY_TAKEN", path=path, pid=error.metadata["pid"]) from error
+        except JournalUnreadable as error:
+            raise EsperdError("CONFIG_UNREADABLE", path=path, detail=error.metadata["detail"]) from error
         except OSError as error:
             detail = f"the run directory cannot be used: {error.strerror or error}"
             raise EsperdError("CONFIG_UNREADABLE", path=path, detail=detail) from error

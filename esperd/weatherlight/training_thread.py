@@ -136,5 +136,7 @@ def _log_end(run: RunView, log: BoundLogger) -> None:
     facts = {"step": run.global_step, "val_loss": run.val_loss, **run.metrics}
     if run.phase is TrainerPhase.FAILED:
         log.error("the run failed", failure=run.failure, **facts)
-    else:
+    elif run.phase is TrainerPhase.FINISHED:
         log.info("the run ended", phase=run.phase.name, **facts)
+    else:
+        log.info("training stopped; the next start goes on with the run", phase=run.phase.name, **facts)

@@ -22,6 +22,7 @@ def test_a_second_owner_is_refused_until_the_first_lets_go(tmp_path: Path) -> No
     with pytest.raises(EsperdError) as caught:
         RunDirectory(tmp_path)
     assert caught.value.reason == "DIRECTORY_TAKEN"
+    assert caught.value.metadata["path"] == str(tmp_path)  # what somebody finds when they look there
     first.release()
     RunDirectory(tmp_path).release()
 
