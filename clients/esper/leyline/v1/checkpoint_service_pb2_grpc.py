@@ -89,8 +89,8 @@ class CheckpointServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PruneCheckpoints(self, request, context):
-        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
-        PruneCheckpointsPayload.
+        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one, and none that the
+        current run may still go back to by itself. The payload is a PruneCheckpointsPayload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

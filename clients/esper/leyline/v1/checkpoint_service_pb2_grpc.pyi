@@ -42,8 +42,8 @@ class CheckpointServiceStub:
     VERIFICATION_BUSY. Give the call time, the files may be large.
     """
     PruneCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_service_pb2.PruneCheckpointsRequest, _checkpoint_service_pb2.PruneCheckpointsResponse]
-    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
-    PruneCheckpointsPayload.
+    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one, and none that the
+    current run may still go back to by itself. The payload is a PruneCheckpointsPayload.
     """
     ExportCheckpoint: _grpc.UnaryUnaryMultiCallable[_checkpoint_service_pb2.ExportCheckpointRequest, _checkpoint_service_pb2.ExportCheckpointResponse]
     """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
@@ -67,8 +67,8 @@ class CheckpointServiceAsyncStub(CheckpointServiceStub):
     VERIFICATION_BUSY. Give the call time, the files may be large.
     """
     PruneCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.PruneCheckpointsRequest, _checkpoint_service_pb2.PruneCheckpointsResponse]  # type: ignore[assignment]
-    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
-    PruneCheckpointsPayload.
+    """Remove checkpoints that are no longer wanted; never the newest, never the newest good one, and none that the
+    current run may still go back to by itself. The payload is a PruneCheckpointsPayload.
     """
     ExportCheckpoint: _aio.UnaryUnaryMultiCallable[_checkpoint_service_pb2.ExportCheckpointRequest, _checkpoint_service_pb2.ExportCheckpointResponse]  # type: ignore[assignment]
     """Write the model of a checkpoint, with the seeds that are fossilized in it folded in, as files that load without
@@ -113,8 +113,8 @@ class CheckpointServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _checkpoint_service_pb2.PruneCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_service_pb2.PruneCheckpointsResponse, _abc.Awaitable[_checkpoint_service_pb2.PruneCheckpointsResponse]]:
-        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one. The payload is a
-        PruneCheckpointsPayload.
+        """Remove checkpoints that are no longer wanted; never the newest, never the newest good one, and none that the
+        current run may still go back to by itself. The payload is a PruneCheckpointsPayload.
         """
 
     @_abc_1.abstractmethod
