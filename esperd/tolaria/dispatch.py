@@ -140,8 +140,8 @@ class Dispatcher:
         if self._catch_up is not None:
             self._repeat(self._catch_up.take(position))
         cancelled = self._bridge.take_cancellations()
-        arrived = [command for command in self._bridge.box.take() if command.command_id not in self._taken_over]
-        waiting = self._waiting + [_Waiting(command) for command in arrived]
+        arrived = [_Waiting(command) for command in self._take_arrived()]
+        waiting = self._waiting + arrived
         self._waiting = []
         now = self._clock()
         outcomes: list[Outcome] = []
@@ -208,9 +208,13 @@ class Dispatcher:
             self._publisher.publish()
 
     def _is_due(self, item: _Waiting, position: Position, epoch_ended: bool) -> bool:
+        payload = item.command.payload
+        is_clear = isinstance(payload, EmergencyCommand) and payload.level is EmergencyLevel.UNSPECIFIED
+        if is_clear and self._publisher.is_halted:
+            return True  # what ends a halt must not wait for a step that the halted run cannot reach
         if position < item.floor:
             return False
-        if isinstance(item.command.payload, EmergencyCommand) and self._passes_at_once(item.command.payload):
+        if isinstance(payload, EmergencyCommand) and self._passes_at_once(payload):
             return True
         if self._is_held():
             return False
@@ -219,6 +223,20 @@ class Dispatcher:
             return False
         apply_at = item.command.apply_at
         return position[1] >= apply_at.global_step and (epoch_ended or not apply_at.epoch_boundary)
+
+    def _take_arrived(self) -> list[Command]:
+        """What has come by the box.
+
+        A command that this start accepted before it had read the journal comes by both ways, and is one command: the
+        box's counts, unless the journal's has taken effect already.
+        """
+        arrived = self._bridge.box.take()
+        if not arrived or not self._taken_over:
+            return arrived
+        twins = self._taken_over.intersection(command.command_id for command in arrived)
+        pending = {item.command.command_id for item in self._waiting}
+        self._waiting = [item for item in self._waiting if item.command.command_id not in twins]
+        return [command for command in arrived if command.command_id not in twins or command.command_id in pending]
 
     def _passes_at_once(self, emergency: EmergencyCommand) -> bool:
         """While history is done again, a halt holds it; what would let it go another way waits like the rest."""

@@ -99,6 +99,11 @@ class Publisher:
         """While an earlier start's work is done again: whether the journal holds an event already."""
 
     @property
+    def is_halted(self) -> bool:
+        """Whether training must stand still until somebody clears an emergency."""
+        return self._safety.is_halted
+
+    @property
     def timeline(self) -> int:
         """The current timeline."""
         return self._progress.timeline
