@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from esper.ctl import words
 from esper.ctl.history import END, Steps, is_on, last_of, steps_until
-from esper.leyline.v1 import command_pb2, run_service_pb2, state_pb2, state_service_pb2
+from esper.leyline.v1 import checkpoint_service_pb2, command_pb2, run_service_pb2, state_pb2, state_service_pb2
 
 UNDONE = ("seed_operation", "optimizer_adjustment")
 """What a rollback takes back: pauses, breakers and emergencies belong to the run as it goes on, and stay."""
@@ -80,6 +80,17 @@ def find(
         if (tier != "fast" or point.in_memory) and (tier != "full" or point.checkpoint_id)
     ]
     return max(fitting, key=lambda point: (point.timeline, point.global_step), default=None)
+
+
+def on_disk(found: checkpoint_service_pb2.Checkpoint) -> state_pb2.RestorePoint:
+    """A checkpoint as a state to go back to: of very many, the run shows only the newest by itself."""
+    return state_pb2.RestorePoint(
+        global_step=found.global_step,
+        timeline=found.timeline,
+        checkpoint_id=found.checkpoint_id,
+        is_good=found.is_good,
+        num_bytes=found.num_bytes,
+    )
 
 
 def losses(

@@ -124,10 +124,12 @@ def _plan(client: "Client", wish: _Wish) -> _Plan:
     point = landing.find(target, before, germinated, wish.tier)
     if point is None:
         _check(client, wish.command(None))
-        raise Failed(
-            "E-RBK-001: There is no state to go back to: no good one is as old as that. "
-            "esperctl checkpoint list shows the states that there are."
-        )
+        if not target.checkpoint_id:
+            raise Failed(
+                "E-RBK-001: There is no state to go back to: no good one is as old as that. "
+                "esperctl checkpoint list shows the states that there are; one may be named."
+            )
+        point = landing.on_disk(client.checkpoint_info(target.checkpoint_id).checkpoint)
     return _Plan(before, point, landing.losses(point, before, stories, _applied(client, before.run)))
 
 

@@ -13,8 +13,20 @@ from esper.leyline.v1 import (
     server_service_pb2,
     state_pb2,
     state_service_pb2,
+    vocabulary_pb2,
 )
 
+_OF_THE_TRAINER = (
+    "timeline",
+    "loss",
+    "learning rate",
+    "speed",
+    "parameters",
+    "training FLOPs",
+    "newest good state",
+    "newest good on disk",
+)
+"""What only a trainer knows: as long as there is none, zeros would be taken for the state of the run."""
 _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -48,6 +60,9 @@ def status(
         ("policy", answer.lease_principal or "none steers"),
         ("emergency", words.level(run.emergency_level)),
     ]
+    if run.phase == vocabulary_pb2.TRAINER_PHASE_STARTING:
+        rows = [("step", "not known before the run is set up") if name == "step" else (name, value)
+                for name, value in rows if name not in _OF_THE_TRAINER]  # fmt: skip
     rows += [("", f"{emergency.emergency_id}: {emergency_line(emergency)}") for emergency in answer.emergencies]
     rows += [("breaker", breaker_line(breaker)) for breaker in answer.breakers]
     rows.append(("revision", answer.revision))

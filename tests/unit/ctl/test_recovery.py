@@ -105,10 +105,20 @@ def test_rollback_without_a_terminal(old: SmallDaemon) -> None:
 
 @pytest.mark.parametrize(
     ("target", "landing"),
-    [("400", 390), ("389", 200), ("before seed 4", 200), ("before seed 2", -1), ("t001-s000000400", 400), ("10", -1)],
+    [
+        ("400", 390),
+        ("389", 200),
+        ("before seed 4", 200),
+        ("before seed 2", -1),
+        ("t001-s000000400", 400),
+        ("10", -1),
+        ("t001-s000000100", 100),
+    ],
 )
 def test_where_it_lands(old: SmallDaemon, target: str, landing: int) -> None:
-    """The newest good state; before a seed means older than its germination; a checkpoint may be one not known good."""
+    """The newest good state; before a seed means older than its germination; a checkpoint may be one not known good, or
+    older than those that the run shows.
+    """
     old.restore_points = old.restore_points[1:]
     result = ctl(old, "rollback", "--to", target, "--dry-run")
     assert (result.exit_code == 0) == (landing >= 0)
@@ -274,3 +284,14 @@ def test_what_the_daemon_itself_did_has_a_name(old: SmallDaemon) -> None:
     text = ctl(old, "command", "list").stdout
     for word in ("policy presence", "emergency", "rollback to before seed 3", "checkpoint"):
         assert word in text
+
+
+def test_status_while_the_daemon_starts(old: SmallDaemon) -> None:
+    """A run of months is not said to be at step 0 with no state to go back to, only because torch is still loading."""
+    old.run.phase = v.TRAINER_PHASE_STARTING
+    old.run.stall = "loading"
+    old.run.global_step = 0
+    told = ctl(old, "status").stdout
+    assert "not known before the run is set up" in told
+    assert "last checkpoint" in told
+    assert not any(word in told for word in ("newest good", "epoch 0", "speed", "parameters"))
