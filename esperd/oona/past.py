@@ -60,6 +60,8 @@ class RunPast:
     """`event_key` of every durable event after the checkpoint."""
     timelines: tuple[TimelineView, ...]
     """Every timeline of the run, oldest first."""
+    base_revision: int = 0
+    """Revision of the state behind which all this lies, as its own start counted it."""
     is_durable: bool = True
     """False when the run's journal was in memory, so that only its checkpoints tell of it."""
 
@@ -133,13 +135,25 @@ def read_past(
         revision_offset=offset,
         event_keys=frozenset(map(event_key, events)),
         timelines=(TimelineView(1, 0, 0), *_timelines(branches)),
+        base_revision=_base_revision(starts, state_revision),
     )
 
 
 def no_past(*, after_sequence: int, after_revision: int, state_revision: int, first_revision: int) -> RunPast:  # noqa: ARG001 - as `read_past`
     """The past of a run whose journal was kept in memory only: nothing lies behind its checkpoint."""
     offset = first_revision - state_revision
-    return RunPast((), (), after_sequence, (0, 0), state_revision, offset, frozenset(), (TimelineView(1, 0, 0),), False)
+    return RunPast(
+        (),
+        (),
+        after_sequence,
+        (0, 0),
+        state_revision,
+        offset,
+        frozenset(),
+        (TimelineView(1, 0, 0),),
+        base_revision=state_revision,
+        is_durable=False,
+    )
 
 
 def event_key(event: TrainerEvent) -> tuple[object, ...]:
@@ -173,9 +187,14 @@ class _Shifts:
 
 def _revision_before(starts: "Sequence[tuple[int, HistoryRecord]]", state_revision: int, after_revision: int) -> int:
     """The state revision of the checkpoint in the numbering of the newest start."""
-    begun = next((record.revision for _, record in starts if isinstance(record, RunStarted)), 1)
     later = (record for row, record in starts if isinstance(record, RunResumed) and row > after_revision)
-    return (state_revision or begun) + sum(record.revision_offset for record in later)
+    return _base_revision(starts, state_revision) + sum(record.revision_offset for record in later)
+
+
+def _base_revision(starts: "Sequence[tuple[int, HistoryRecord]]", state_revision: int) -> int:
+    """The state revision of the checkpoint, or without one that of the run's beginning."""
+    begun = next((record.revision for _, record in starts if isinstance(record, RunStarted)), 1)
+    return state_revision or begun
 
 
 def _step(event: TrainerEvent) -> int:

@@ -5,6 +5,7 @@ steps, but opens a new timeline. Knows no trainer: it says what is due where, an
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 from esperd.leyline.commands import CheckpointCommand
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, TimelineEvent, TransitionEvent
@@ -17,11 +18,34 @@ START: Position = (0, 0)
 """Before every position."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a state lies in the journal: whoever goes on from it does again what came later."""
+
+    sequence: int
+    """Every outcome up to this number is in the state, or has changed nothing."""
+    revision: int
+    """The state's own revision, as it was counted when the journal was at `journal_revision`."""
+    journal_revision: int
+    """Rows up to this one belong to what led to the state."""
+
+
 class CatchUp:
     """The recorded past of a run behind one of its checkpoints."""
 
-    def __init__(self, past: RunPast, position: Position) -> None:
-        """`position` is that of the checkpoint, from which the run goes on."""
+    def __init__(
+        self, past: RunPast, position: Position, *, first_revision: int = 0, journal_revision: int = 0
+    ) -> None:
+        """Make the past behind one checkpoint.
+
+        Args:
+            past: what the journal holds.
+            position: of the checkpoint, from which the run goes on.
+            first_revision: revision of its state in this start.
+            journal_revision: how far the journal was at the checkpoint; 0 without one.
+        """
+        self._journal_revision = journal_revision
+        self._revision_shift = first_revision - past.base_revision
         self.horizon: Position = max(past.horizon, position)
         """Position of the newest durable row: up to there history is fixed."""
         self.is_durable = past.is_durable
@@ -47,6 +71,16 @@ class CatchUp:
     def is_over(self, position: Position) -> bool:
         """Whether the run has come to where history ends."""
         return position >= self.horizon
+
+    def mark(self, sequence: int, revision: int) -> Mark:
+        """Where a state lies that is kept while history is done again; both arguments are those of now.
+
+        The journal is further than the run then. What it holds from the checkpoint on, of which some is still to be
+        repeated, lies behind this state for the next start too.
+        """
+        left = [past.outcome.sequence for past in self.missed() if past.outcome is not None]
+        before_left = min(left, default=sequence + 1) - 1
+        return Mark(before_left, revision - self._revision_shift, self._journal_revision)
 
     def missed(self) -> list[PastCommand]:
         """Commands whose safe point was never met: the run has not gone the way it had gone before."""

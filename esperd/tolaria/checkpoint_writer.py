@@ -93,9 +93,10 @@ class CheckpointWriter:
         self._writing.ask(lambda: self._write(captured, draft))
         return True
 
-    def read(self, checkpoint_id: str, generation: int, run_id: str = "") -> None:
-        """Have a checkpoint read; `generation` comes back with it."""
-        self._reading.ask(lambda: self._read(checkpoint_id, generation, run_id))
+    def read(self, checkpoint_id: str, generation: int, run_id: str = "", *, after_writing: bool = False) -> None:
+        """Have a checkpoint read; `generation` comes back with it. `after_writing`: one that is still being written."""
+        worker = self._writing if after_writing else self._reading
+        worker.ask(lambda: self._read(checkpoint_id, generation, run_id))
 
     def mark_good(self, checkpoint_id: str, run_id: str = "") -> None:
         """Have a checkpoint marked as good."""

@@ -31,7 +31,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel
 from esperd.oona.past import PastCommand
-from esperd.tolaria.catch_up import START, CatchUp, Position
+from esperd.tolaria.catch_up import START, CatchUp, Mark, Position
 from esperd.tolaria.orders import PENDING
 from esperd.tolaria.state import Publisher
 
@@ -104,6 +104,7 @@ class Dispatcher:
         self._waiting: list[_Waiting] = []
         self._decision_revisions: dict[str, int] = {}
         self._repeated: set[str] = set()
+        self._untold: list[Outcome] = []
         self._catch_up: CatchUp | None = None
         # What this start accepted before the journal was read came by both ways.
         self._taken_over: frozenset[str] = frozenset()
@@ -121,6 +122,12 @@ class Dispatcher:
     def end_catch_up(self) -> None:
         """History is through: new commands may take effect."""
         self._catch_up = None
+
+    def mark(self) -> Mark:
+        """Where the state of now lies in the journal."""
+        if self._catch_up is not None:
+            return self._catch_up.mark(self.sequence, self._publisher.revision)
+        return Mark(self.sequence, self._publisher.revision, self._bridge.journal_revision)
 
     def has_work(self, *, epoch_ended: bool) -> bool:
         """Whether this safe point has anything to do; costs a few length checks while nothing waits."""
@@ -144,23 +151,21 @@ class Dispatcher:
         waiting = self._waiting + arrived
         self._waiting = []
         now = self._clock()
-        outcomes: list[Outcome] = []
         due: list[_Waiting] = []
         for item in waiting:
             command = item.command
             if command.command_id in cancelled:
-                outcomes.append(self._refused(command, CommandState.CANCELLED, EsperdError("COMMAND_CANCELLED")))
+                self._untold.append(self._refused(command, CommandState.CANCELLED, EsperdError("COMMAND_CANCELLED")))
             elif _is_expired(command, now):
-                outcomes.append(self._refused(command, CommandState.EXPIRED, EsperdError("COMMAND_EXPIRED")))
+                self._untold.append(self._refused(command, CommandState.EXPIRED, EsperdError("COMMAND_EXPIRED")))
             elif self._is_due(item, position, epoch_ended):
                 due.append(item)
             else:
                 self._waiting.append(item)
-        outcomes += self._carry_out(due)
+        self._carry_out(due)
         self._bridge.box.num_deferred = len(self._waiting)
-        if outcomes:
-            self._publisher.publish()
-        self._tell(outcomes)
+        if self._untold:
+            self._tell()
 
     def finish(self, command: Command, position: Position, error: EsperdError | None = None) -> None:
         """Settle a command that was PENDING; `position` is that of the safe point where it was asked."""
@@ -174,8 +179,8 @@ class Dispatcher:
         else:
             state = CommandState.FAILED if error.reason == "ROLLBACK_FAILED" else CommandState.REJECTED
             outcome = self._refused(command, state, error)
-        self._publisher.publish()
-        self._tell([outcome])
+        self._untold.append(outcome)
+        self._tell()
 
     def take_waiting(self) -> list[Command]:
         """Everything still waiting for its time; for the end of the run."""
@@ -193,6 +198,8 @@ class Dispatcher:
                 seed_id = self._apply(command)
             except Exception as error:  # noqa: BLE001 - what it was the first time: a fault of one command
                 self._repeated.discard(command.command_id)
+                if not isinstance(error, EsperdError):
+                    self._faults.fault(command, error)  # what it set off the first time belongs to history too
                 if recorded.state is CommandState.APPLIED:
                     self._faults.diverged(command, f"{type(error).__name__}: {error}")
                 continue
@@ -242,14 +249,13 @@ class Dispatcher:
         """While history is done again, a halt holds it; what would let it go another way waits like the rest."""
         return self._catch_up is None or emergency.level in (EmergencyLevel.HALT, EmergencyLevel.UNSPECIFIED)
 
-    def _carry_out(self, due: list[_Waiting]) -> list[Outcome]:
+    def _carry_out(self, due: list[_Waiting]) -> None:
         self._decision_revisions.clear()
         timeline = self._publisher.timeline
         ranked = sorted(
             ((_RANKS[type(w.command.payload)], bool(w.command.decision_id), i, w) for i, w in enumerate(due)),
             key=itemgetter(0, 1, 2),
         )
-        outcomes = []
         for *_, item in ranked:
             has_gone_back = self._is_held() or self._publisher.timeline != timeline
             if has_gone_back and not isinstance(item.command.payload, EmergencyCommand):
@@ -257,8 +263,7 @@ class Dispatcher:
                 continue
             outcome = self._settle(item.command)
             if outcome is not None:
-                outcomes.append(outcome)
-        return outcomes
+                self._untold.append(outcome)
 
     def _settle(self, command: Command) -> Outcome | None:
         failpoint("apply.before")
@@ -306,7 +311,10 @@ class Dispatcher:
         timeline, step = position
         return Outcome(command.command_id, state, step, revision, refusal, seed_id, timeline, self.sequence)
 
-    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+    def _tell(self) -> None:
+        """Publish what has changed, then tell the outcomes, in the order of their numbers."""
+        self._publisher.publish()
+        outcomes, self._untold = self._untold, []
         for outcome in outcomes:
             failpoint("outcome.before_settle")
             self._bridge.settle(outcome)

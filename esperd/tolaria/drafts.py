@@ -13,7 +13,7 @@ import torch
 from esperd.leyline.redact import redact
 from esperd.leyline.vocabulary import CheckpointKind
 from esperd.oona.checkpoints.manifest import Manifest
-from esperd.tolaria.catch_up import Position
+from esperd.tolaria.catch_up import Mark, Position
 from esperd.tolaria.parts import Parts
 
 _MAY_COME_TWICE = frozenset({CheckpointKind.FINAL, CheckpointKind.REQUESTED})
@@ -23,10 +23,10 @@ _MAY_COME_TWICE = frozenset({CheckpointKind.FINAL, CheckpointKind.REQUESTED})
 class Drafts:
     """The ids that are taken, and new manifests."""
 
-    def __init__(self, parts: Parts, sequence: Callable[[], int]) -> None:
-        """`sequence` tells the number of the last outcome given."""
+    def __init__(self, parts: Parts, mark: Callable[[], Mark]) -> None:
+        """`mark` tells where the state of now lies in the journal."""
         self._parts = parts
-        self._sequence = sequence
+        self._mark = mark
         self._taken: set[str] = set()
         self._unusable: set[str] = set()
         self._config = dict(redact(None, "", asdict(parts.settings)))
@@ -64,6 +64,7 @@ class Drafts:
         """What the checkpoint says about itself."""
         parts, progress = self._parts, self._parts.progress
         timeline, step = position
+        mark = self._mark()
         return Manifest(
             checkpoint_id=checkpoint_id,
             kind=kind,
@@ -71,9 +72,9 @@ class Drafts:
             timeline=timeline,
             global_step=step,
             epoch=progress.epoch,
-            sequence=self._sequence(),
-            revision=parts.publisher.revision,
-            journal_revision=parts.bridge.journal_revision,
+            sequence=mark.sequence,
+            revision=mark.revision,
+            journal_revision=mark.journal_revision,
             written_unix_s=parts.clock(),
             esperd_version=self._esperd_version,
             torch_version=str(torch.__version__),

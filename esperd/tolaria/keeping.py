@@ -18,7 +18,7 @@ from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.oona.checkpoints.retention import Retention
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.tolaria import saved_state
-from esperd.tolaria.catch_up import Position
+from esperd.tolaria.catch_up import START, Mark, Position
 from esperd.tolaria.checkpoint_writer import CheckpointWriter, Loaded, Marked, Pruned, Result, Written
 from esperd.tolaria.drafts import Drafts
 from esperd.tolaria.emergency import CheckpointWritten
@@ -51,21 +51,19 @@ class _Request:
 class Keeper:
     """What is kept of a run, in memory and on disk."""
 
-    def __init__(
-        self, parts: Parts, store: CheckpointStore | None, sequence: Callable[[], int], finish: Finish
-    ) -> None:
+    def __init__(self, parts: Parts, store: CheckpointStore | None, mark: Callable[[], Mark], finish: Finish) -> None:
         """Make a keeper.
 
         Args:
             parts: the run.
             store: where its checkpoints go; None keeps states in memory only.
-            sequence: number of the last outcome given.
+            mark: where the state of now lies in the journal.
             finish: settles the command that asked for a checkpoint.
         """
         self._parts = parts
         self._settings = parts.settings.checkpoints
         self._writer = None if store is None else CheckpointWriter(store, clock=time.monotonic, on_done=self._on_done)
-        self._drafts = Drafts(parts, sequence)
+        self._drafts = Drafts(parts, mark)
         self._finish = finish
         self.states = KeptStates(self._settings.snapshots, self._settings.max_snapshot_bytes)
         self._pool = BufferPool(parts.device, max_free=self._settings.snapshots + 2)
@@ -94,7 +92,7 @@ class Keeper:
         self._judge(step)
         is_scheduled = self._is_due(self._settings.every_steps, step)
         is_due = is_scheduled or self._is_due(self._snapshot_every, step)
-        if is_due and not self._is_stopped and position != self._last_kept:
+        if is_due and not (self._is_stopped or self.found_poison) and position != self._last_kept:
             self._keep(position, _Request(CheckpointKind.SCHEDULED) if is_scheduled else None)
         self._set_next_date(step)
 
@@ -124,10 +122,14 @@ class Keeper:
             raise EsperdError("CHECKPOINT_FAILED", detail="this run has no checkpoint directory")
         self.request(CheckpointKind.REQUESTED, note=note, command=command)
 
-    def read(self, checkpoint_id: str, generation: int) -> None:
-        """Have the helper thread read a checkpoint; it comes back through `take_results`."""
+    def read(self, state: KeptState, generation: int) -> None:
+        """Have a helper thread read a state that is on disk, or on its way there; it comes through `take_results`."""
         assert self._writer is not None  # what is on disk only was written by it
-        self._writer.read(checkpoint_id, generation)
+        run_id = self._parts.progress.run_id
+        if state.checkpoint_id:
+            self._writer.read(state.checkpoint_id, generation, run_id)
+        else:
+            self._writer.read(state.pending_ids[0], generation, run_id, after_writing=True)
 
     def take_results(self) -> list[Loaded]:
         """Hear from the helper thread; what it has read is given back."""
@@ -158,9 +160,18 @@ class Keeper:
         self.take_results()
 
     def close(self) -> None:
-        """Finish what is being written and end the helper threads."""
+        """Finish what is being written, end the helper threads, and tell what came of it."""
         if self._writer is not None:
             self._writer.close()
+            self.take_results()
+
+    def refuse_rest(self, error: EsperdError) -> None:
+        """The run has ended: whoever still waits for a checkpoint is told so."""
+        position = self._parts.progress.position
+        asked = [*self._asked.values(), *((r.command, position) for r in self.requests if r.command is not None)]
+        self._asked, self.requests = {}, []
+        for command, where in asked:
+            self._finish(command, where, error)
 
     def stop_keeping(self) -> None:
         """The state of the run is not sound any more: nothing of it may be kept."""
@@ -181,6 +192,7 @@ class Keeper:
         """The run has gone back to this state."""
         self.states.went_back(state)
         self._last_kept = None
+        self._is_stopped = False  # this state is sound, whatever was before it
         self._set_next_date(self._parts.progress.global_step)
         self._show()
 
@@ -190,7 +202,7 @@ class Keeper:
             manifest = checkpoint.manifest
             self._drafts.take(manifest.checkpoint_id)
             self.states.add(_on_disk(manifest, checkpoint.num_bytes, is_good=checkpoint.is_good))
-        for checkpoint in stored:
+        for checkpoint in reversed(stored):
             state = self.states.find(*_key(checkpoint.manifest))
             if state is not None and self.states.is_wanted_in_memory(state):
                 self._load(state, checkpoint)
@@ -230,7 +242,7 @@ class Keeper:
 
     def _mark_good(self, checkpoint_id: str) -> None:
         if self._writer is not None:
-            self._writer.mark_good(checkpoint_id)
+            self._writer.mark_good(checkpoint_id, self._parts.progress.run_id)
 
     # Keeping one state
 
@@ -245,6 +257,11 @@ class Keeper:
             captured = capture(saved_state.save(self._parts), self._pool)
         except EsperdError as error:
             self._fail(request or _Request(CheckpointKind.SCHEDULED), position, error)
+            return
+        except Exception as fault:  # noqa: BLE001 - the task's code gives parts of the state: its fault costs a state
+            detail = f"{type(fault).__name__}: {fault}"
+            unsavable = EsperdError("CHECKPOINT_UNSAVABLE", path="the task's own state", detail=detail)
+            self._fail(request or _Request(CheckpointKind.SCHEDULED), position, unsavable)
             return
         pause_ms = (time.perf_counter() - began_s) * 1e3
         checkpoint_id = "" if request is None or self._writer is None else self._drafts.new_id(request.kind, position)
@@ -290,7 +307,7 @@ class Keeper:
             self._fail(request, position, EsperdError("CHECKPOINT_BUSY", num=2), is_disk_at_fault=False)
             return
         self._drafts.take(checkpoint_id)
-        self.states.begin_writing(*_key(manifest))
+        self.states.begin_writing(*_key(manifest), checkpoint_id)
         if request.command is not None:
             self._asked[checkpoint_id] = (request.command, position)
 
@@ -300,14 +317,14 @@ class Keeper:
         manifest, parts = result.manifest, self._parts
         position = (manifest.timeline, manifest.global_step)
         if result.error is not None:
-            self.states.end_writing(*_key(manifest))
+            self.states.end_writing(*_key(manifest), manifest.checkpoint_id)
             self._drafts.give_back(manifest.checkpoint_id)
             command, _ = self._asked.pop(manifest.checkpoint_id, (None, position))
             self._fail(_Request(manifest.kind, command=command), position, result.error)
             return
         is_good = any(state.is_good for state in self.states.at(position))
         self.states.add(_on_disk(manifest, result.num_bytes, is_good=is_good))
-        self.states.end_writing(*_key(manifest))
+        self.states.end_writing(*_key(manifest), manifest.checkpoint_id)
         if is_good:
             self._mark_good(manifest.checkpoint_id)
         parts.publisher.record(
@@ -333,8 +350,11 @@ class Keeper:
         """Let go of old checkpoints, but of none to which the run could still go back by itself."""
         assert self._writer is not None  # something was written
         newest_good = self.states.newest_good(self._parts.publisher.timelines)
-        written = [state for state in self.states if state.checkpoint_ids][-2:]
-        needed = [*written, *([] if newest_good is None else [newest_good])]
+        # The next start goes on from the last of them that the journal knows, and goes back to where this one did.
+        written = [state for state in self.states if state.checkpoint_ids and not state.is_by_chance][-2:]
+        forked = {view.timeline: (view.parent, view.fork_step) for view in self._parts.publisher.timelines}
+        sources = [source for state in written for source in self.states.at(forked.get(state.position[0], START))]
+        needed = [*written, *sources, *([] if newest_good is None else [newest_good])]
         protect = [checkpoint_id for state in needed for checkpoint_id in state.checkpoint_ids]
         rule = Retention(self._settings.keep, self._settings.keep_every_steps)
         self._writer.prune(rule, protect, self._parts.progress.run_id)

@@ -35,7 +35,7 @@ class KeptState:
     """On disk; empty when it is in memory only."""
     is_for_disk: bool = False
     """It was written, or is to be."""
-    num_pending: int = 0
+    pending_ids: list[str] = field(default_factory=list)
     """Checkpoints of it that the writer has not finished; until then it is not forgotten."""
     is_by_chance: bool = False
     """Written because of what came from outside the run (an emergency, the daemon's end): gone back to by its id only,
@@ -51,6 +51,11 @@ class KeptState:
     def checkpoint_id(self) -> str:
         """Its first checkpoint, empty when it has none."""
         return self.checkpoint_ids[0] if self.checkpoint_ids else ""
+
+    @property
+    def is_there(self) -> bool:
+        """In memory, on disk, or on its way there; not when it was too large for memory and is not for the disk."""
+        return self.captured is not None or bool(self.checkpoint_ids) or bool(self.pending_ids)
 
     def drop_memory(self) -> None:
         """Give its memory back; the writer may still hold it."""
@@ -90,21 +95,23 @@ class KeptStates:
         return [state for state in self._states if state.position == position]
 
     def is_wanted_in_memory(self, state: KeptState) -> bool:
-        """Whether it is one of the newest that were written."""
+        """Whether it is one of the newest that were written, and there is room for it."""
         written = [kept for kept in self._states if kept.is_for_disk and not kept.is_by_chance]
-        return any(kept is state for kept in written[-WRITTEN_IN_MEMORY:])
+        held = sum(kept.num_bytes for kept in self._states if kept.captured is not None)
+        is_newest = any(kept is state for kept in written[-WRITTEN_IN_MEMORY:])
+        return is_newest and state.captured is None and held + state.num_bytes <= self._max_bytes
 
-    def begin_writing(self, position: Position, name: str) -> None:
+    def begin_writing(self, position: Position, name: str, checkpoint_id: str) -> None:
         """A checkpoint of the state, if it is kept, is on its way to the disk."""
         state = self.find(position, name)
         if state is not None:
-            state.num_pending += 1
+            state.pending_ids.append(checkpoint_id)
 
-    def end_writing(self, position: Position, name: str) -> None:
+    def end_writing(self, position: Position, name: str, checkpoint_id: str) -> None:
         """It has arrived there, or could not be written."""
         state = self.find(position, name)
-        if state is not None:
-            state.num_pending = max(0, state.num_pending - 1)
+        if state is not None and checkpoint_id in state.pending_ids:
+            state.pending_ids.remove(checkpoint_id)
             self._forget_lost()
 
     def lose_checkpoint(self, checkpoint_id: str) -> None:
@@ -123,11 +130,12 @@ class KeptStates:
 
     def points(self) -> tuple[RestorePoint, ...]:
         """As seen from outside: one for each name under which a rollback can ask for a state."""
-        return newest([point for state in self._states for point in _points(state)])
+        return newest([point for state in self._states if state.is_there for point in _points(state)])
 
     def newest_good(self, timelines: Sequence[TimelineView], before_step: int | None = None) -> KeptState | None:
         """The newest good state in the history of the last timeline, before a step if one is given."""
-        known = [s for s in self._states if s.is_good and not s.is_by_chance and is_ancestor(s.position, timelines)]
+        there = [s for s in self._states if s.is_good and s.is_there and not s.is_by_chance]
+        known = [s for s in there if is_ancestor(s.position, timelines)]
         reachable = [s for s in known if before_step is None or s.step < before_step]
         return max(reachable, key=_age, default=None)
 
@@ -187,9 +195,7 @@ class KeptStates:
 
     def _forget_lost(self, newest: KeptState | None = None) -> None:
         # The newest may be on its way to the disk.
-        self._states = [
-            s for s in self._states if s.captured is not None or s.checkpoint_id or s.num_pending or s is newest
-        ]
+        self._states = [s for s in self._states if s.is_there or s is newest]
 
 
 def _age(state: KeptState) -> tuple[Position, str]:

@@ -39,7 +39,12 @@ def resume(
     publisher, progress = parts.publisher, parts.progress
     stored = [] if store is None else sorted(store.list(progress.run_id), key=_age)
     manifest, past = _restore(parts, store, stored, read_past)
-    catch_up = CatchUp(past, progress.position)
+    catch_up = CatchUp(
+        past,
+        progress.position,
+        first_revision=publisher.revision,
+        journal_revision=0 if manifest is None else manifest.journal_revision,
+    )
     keeper.adopt(stored, None if manifest is None else progress.position)
     if store is not None:
         keeper.avoid({one.path.name for one in store.list(progress.run_id)} - {one.path.name for one in stored})
@@ -108,10 +113,11 @@ def _restored(parts: Parts, checkpoint: StoredCheckpoint) -> bool:
     """Put the run into this state; False when it cannot be read."""
     try:
         captured = read_files(checkpoint)
+        tree = rebuild(captured)
     except EsperdError as error:
         parts.note("checkpoint.damaged", error.message, "error", checkpoint_id=checkpoint.manifest.checkpoint_id)
         return False
-    saved_state.restore(parts, rebuild(captured), within_run=False)
+    saved_state.restore(parts, tree, within_run=False)
     captured.release()
     return True
 

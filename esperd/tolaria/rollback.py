@@ -91,6 +91,12 @@ class Rollback:
         if attempt is not None and self._monotonic() > attempt.deadline_s:
             self._give_up(attempt, EsperdError("ROLLBACK_DEADLINE", within_s=self._within_s))
 
+    def refuse_rest(self, error: EsperdError) -> None:
+        """The run has ended while a rollback was under way: whoever asked for it is told so."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None and attempt.command is not None:
+            self._finish(attempt.command, attempt.asked_at, error)
+
     @property
     def _within_s(self) -> float:
         return self._parts.settings.budgets.full_rollback_s
@@ -107,7 +113,7 @@ class Rollback:
             assert state.captured is not None
             self._commit(attempt, state.captured)
         else:
-            self._keeper.read(state.checkpoint_id, attempt.generation)
+            self._keeper.read(state, attempt.generation)
 
     def _commit(self, attempt: _Attempt, captured: Captured) -> None:
         parts, before = self._parts, self._seed_ids()
@@ -118,6 +124,9 @@ class Rollback:
             self._check(attempt)
         except EsperdError as error:
             self._break(attempt, error)
+            return
+        except Exception as fault:  # noqa: BLE001 - the task's code restores parts of the state, and may raise anything
+            self._break(attempt, EsperdError("ROLLBACK_FAILED", detail=f"{type(fault).__name__}: {fault}"))
             return
         self._attempt = None
         if attempt.leaves_out_data:
@@ -185,7 +194,7 @@ class Rollback:
         self._attempt = None
         parts = self._parts
         self._keeper.stop_keeping()
-        failure = EsperdError("ROLLBACK_FAILED", detail=error.message)
+        failure = error if error.reason == "ROLLBACK_FAILED" else EsperdError("ROLLBACK_FAILED", detail=error.message)
         parts.note("rollback.failed", failure.message, "critical", cause=attempt.cause)
         action = parts.recovery.rollback_failed(failure.message)
         parts.note_change(parts.safety.handle(RollbackFailed(action.detail), parts.progress.global_step))

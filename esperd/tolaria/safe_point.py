@@ -73,11 +73,9 @@ class SafePoint:
     @property
     def is_over(self) -> bool:
         """Whether training ends here: enough steps, a stop by command, or the daemon is leaving."""
-        return (
-            0 < self._num_steps <= self._progress.global_step
-            or self._standing.is_stopping
-            or self._bridge.stop_requested
-        )
+        is_at_end = 0 < self._num_steps <= self._progress.global_step or self._standing.is_stopping
+        # A rollback that is under way leads elsewhere, or ends by its deadline.
+        return self._bridge.stop_requested or (is_at_end and not self._rollback.is_under_way)
 
     @property
     def _stands(self) -> bool:

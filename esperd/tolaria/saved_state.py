@@ -16,7 +16,6 @@ from torch.utils import _pytree as pytree
 from esperd.kasmina.module_state import load_module, pack_batch, save_module, unpack_batch
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import TimelineView
-from esperd.tolaria.losses import num_units
 from esperd.tolaria.parts import Parts
 from esperd.tolaria.precision import random_states, set_random_states
 
@@ -139,6 +138,4 @@ def _save_batch(parts: Parts) -> tuple[dict[str, Any] | None, int]:
     sample = parts.sample_inputs()
     leaves = pytree.tree_leaves(sample)
     is_plain = all(isinstance(leaf, torch.Tensor | int | float | str | bool) for leaf in leaves)
-    return (pack_batch(sample) if is_plain else None), (
-        parts.batch_units() if parts.batch is not None else num_units(sample)
-    )
+    return (pack_batch(sample) if is_plain else None), parts.batch_units()

@@ -22,6 +22,7 @@ class Standing:
         """What a later start of the daemon goes on with."""
         return {
             "is_paused": self.is_paused,
+            "is_stopping": self.is_stopping,
             "is_policy_present": self.is_policy_present,
             "packet_every_steps": self.packet_every_steps,
         }
@@ -29,5 +30,6 @@ class Standing:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand as an earlier start stood."""
         self.is_paused = state["is_paused"]
+        self.is_stopping = state["is_stopping"]
         self.is_policy_present = state["is_policy_present"]
         self.packet_every_steps = state["packet_every_steps"]

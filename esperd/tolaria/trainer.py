@@ -14,6 +14,7 @@ from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
 from esperd.kasmina.ports import Batch, StepAdvice
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.views import Snapshot
 from esperd.leyline.vocabulary import TrainerPhase
@@ -77,9 +78,7 @@ class Trainer:
         self.task, self.optimizers, self.executor, self.safety = task, parts.optimizers, parts.executor, parts.safety
         self._bridge, self._settings, self._monotonic = bridge, settings, monotonic
         self._store, self._read_past, self._keeps_unsettled = store, read_past, keeps_unsettled
-        self._keeper = Keeper(
-            parts, store, lambda: self.dispatcher.sequence, lambda *done: self.dispatcher.finish(*done)
-        )
+        self._keeper = Keeper(parts, store, lambda: self.dispatcher.mark(), lambda *done: self.dispatcher.finish(*done))
         self._rollback = Rollback(parts, self._keeper, lambda *done: self.dispatcher.finish(*done), monotonic)
         self._troubles = Troubles(parts, self._keeper)
         self.dispatcher = Dispatcher(
@@ -117,6 +116,10 @@ class Trainer:
         finally:
             self._keeper.close()
             is_left_behind = self._keeps_unsettled and self._bridge.stop_requested
+            if not is_left_behind:
+                refusal = EsperdError("TRAINER_NOT_RUNNING", phase=self._progress.phase.name)
+                self._rollback.refuse_rest(refusal)
+                self._keeper.refuse_rest(refusal)
             self._bridge.close(self._progress.phase.name, self.dispatcher.take_waiting(), keep_unsettled=is_left_behind)
 
     def step(self) -> None:
@@ -197,10 +200,9 @@ class Trainer:
         for text in parts.feed.take_warnings():
             parts.note("data.inexact", text, "warning")
         self.safe_point.begin()
-        if parts.standing.is_paused or self.safety.is_halted:
-            self.safe_point.stand_still()
-        elif not self.safe_point.is_over:
-            self.safe_point.set_phase(self.safe_point.running_phase)
+        if self._read_past is None:
+            self._wait_for_policy()
+        self.safe_point.stand_still()  # if anything holds it
 
     def _begin(self) -> None:
         parts = self.parts
@@ -211,7 +213,6 @@ class Trainer:
         if self._settings.policy.required:
             self.safety.handle(PolicyChanged(False, "none has come yet"), 0)
         parts.note_change(True)
-        self._wait_for_policy()
 
     def _wait_for_policy(self) -> None:
         patience_s = self._settings.run.wait_for_policy_s
