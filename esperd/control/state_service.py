@@ -92,7 +92,8 @@ class StateService:
         self, _: Call, request: state_service_pb2.ListTimelinesRequest
     ) -> state_service_pb2.ListTimelinesResponse:
         """Every timeline of a run: the first, and those that rollbacks opened."""
-        run = self._port.snapshot().run
+        snapshot = self._port.snapshot()
+        run = snapshot.run
         is_current = request.run_id in ("", run.run_id)
         span = await find_run(self._journal, request.run_id or run.run_id)
         if span is None and not is_current:
@@ -102,6 +103,10 @@ class StateService:
             query = HistoryQuery(kinds=(RowKind.TIMELINE,), after_revision=span.begin)
             rows = [row.record for row in await read_all(self._journal, query) if row in span]
             timelines += [shown.opened_timeline(event) for event in rows if isinstance(event, TimelineEvent)]
+        if is_current:  # of a journal in memory a restart leaves nothing, but the run's state knows its timelines
+            known = {one.timeline for one in timelines}
+            timelines += [shown.timeline(view) for view in snapshot.timelines if view.timeline not in known]
+            timelines.sort(key=lambda one: one.timeline)
         return state_service_pb2.ListTimelinesResponse(timelines=timelines)
 
     async def watch_state(self, _: Call, request: state_service_pb2.WatchStateRequest, send: Send) -> None:

@@ -266,6 +266,19 @@ async def test_timelines_and_seeds_that_were_left_behind(stage: Theatre, client:
         await client.timelines("run-9")
 
 
+async def test_timelines_without_a_durable_journal(stage: Theatre, client: AsyncClient) -> None:
+    """A restart leaves nothing of a journal in memory: the run's own state tells where its timelines forked."""
+    timelines = (TimelineView(1, 0, 0), TimelineView(2, 1, 50, "loss_anomaly"))
+    run = replace(stage.trainer.snapshot.run, timeline=2)
+    stage.trainer.at_safe_point(partial(stage.trainer.publish, run=run, timelines=timelines))
+    await eventually(lambda: stage.bridge.snapshot().run.timeline == 2)
+    found = (await client.timelines()).timelines
+    assert [(one.timeline, one.parent, one.fork_step, one.cause) for one in found] == [
+        (1, 0, 0, ""),
+        (2, 1, 50, "loss_anomaly"),
+    ]
+
+
 async def test_a_drain_ends_a_verification(
     stage: Theatre, client: AsyncClient, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
