@@ -59,7 +59,7 @@ class SafePoint:
             or epoch_ended
             or self._safety.level >= EmergencyLevel.ELEVATED  # whatever is decided about trouble has raised it before
         ):
-            self._keep_dates(self._progress.global_step, epoch_ended)
+            epoch_ended = self._keep_dates(self._progress.global_step, epoch_ended)
         if self._dispatcher.has_work(epoch_ended=epoch_ended):
             self._dispatcher.run(epoch_ended=epoch_ended)
             self._next_date = 0  # what was done may have brought dates of its own, or another step
@@ -83,8 +83,11 @@ class SafePoint:
 
     # Dates
 
-    def _keep_dates(self, step: int, epoch_ended: bool) -> None:
-        """Log, validation, packets and states, each at its own interval, or at the epoch's end."""
+    def _keep_dates(self, step: int, epoch_ended: bool) -> bool:
+        """Log, validation, packets and states, each at its own interval, or at the epoch's end.
+
+        Whether the run still stands at an epoch's end: it may have gone back from there.
+        """
         log_every = self._log_every
         if self._safety.level >= EmergencyLevel.ELEVATED:
             log_every = max(1, log_every // 5)
@@ -103,7 +106,9 @@ class SafePoint:
         self._arrive_if_due()
         intervals = (self._log_every, self._validate_every, self._packet_every)
         own = [step - step % every + every for every in intervals if every]
-        self._next_date = min(self._keeper.next_step, *own) if step == self._progress.global_step else 0
+        is_still_there = step == self._progress.global_step
+        self._next_date = min(self._keeper.next_step, *own) if is_still_there else 0
+        return epoch_ended and is_still_there
 
     def _end_epoch(self, step: int) -> None:
         self._progress.epoch = self._parts.feed.epoch

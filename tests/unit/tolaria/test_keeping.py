@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from esperd.leyline.commands import CheckpointCommand, Command, EmergencyCommand, RollbackCommand
+from esperd.leyline.commands import (
+    ApplyAt,
+    CheckpointCommand,
+    Command,
+    EmergencyCommand,
+    HyperparameterCommand,
+    RollbackCommand,
+)
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel, RollbackTier, TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from tests.unit.tolaria.harness import Run
@@ -156,3 +163,20 @@ def test_a_run_that_fails_answers_those_who_wait_for_a_checkpoint(tmp_path: Path
     run.store.release()
     assert run.view.phase is TrainerPhase.FAILED
     assert run.outcome(asked).state is CommandState.APPLIED
+
+
+def test_a_command_for_an_epochs_end_is_not_carried_out_where_a_rollback_from_there_leads(tmp_path: Path):
+    """The epoch that has ended is left behind; it ends again later."""
+    run = Journalled(tmp_path, every_steps=0, snapshot_every_steps=14, good_after_steps=14, snapshots=4)
+    run.begin()
+    run.until(83)  # an epoch has 6 steps
+    asked = run.submit(HyperparameterCommand("host", {"lr": 0.5}), apply_at=ApplyAt(epoch_boundary=True))
+    weight, update = next(run.trainer.parts.model.parameters()), run.trainer._update_host
+    run.trainer._update_host = lambda *_: weight.data.fill_(math.nan)  # type: ignore[method-assign,assignment]
+    run.steps(1)
+    assert (run.view.timeline, run.view.global_step) == (2, 56)
+    run.trainer._update_host = update  # type: ignore[method-assign]
+    run.until(61)
+    outcome = run.outcome(asked)
+    assert (outcome.timeline, outcome.global_step) == (2, 60)
+    run.end()
