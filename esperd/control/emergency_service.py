@@ -35,6 +35,9 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import CommandRecord, outcome_of
 
 _SERVICE = "/esper.leyline.v1.EmergencyService/"
+LOOK_S = 0.25
+"""How long an emergency waits to learn whether an earlier start had it already. After very many requests not all their
+ids are in memory, and then the disk must say, which may be the very thing that is stuck."""
 MAX_REMEMBERED = 1024
 """Requests of this start whose answers are remembered, in case one is sent again."""
 
@@ -146,10 +149,11 @@ class EmergencyService:
         return handed
 
     async def _handed_earlier(self, request_id: str) -> _Handed | None:
-        """A request of an earlier start that the journal knows; costs nothing when the id is new."""
+        """A request of an earlier start that the journal knows; the disk is asked only if it may, and for a moment."""
         try:
-            record = (await self._journal.find_requests([request_id])).get(request_id)
-        except JournalUnavailable:
+            async with asyncio.timeout(LOOK_S):
+                record = (await self._journal.find_requests([request_id])).get(request_id)
+        except (JournalUnavailable, TimeoutError):
             return None  # raised twice is better than not raised
         if record is None or request_id in self._handed:
             return None

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -79,6 +80,18 @@ async def test_unacknowledged_is_told_and_still_takes_effect(stage: Theatre) -> 
 async def test_a_dead_journal_does_not_hold_an_emergency(stage: Theatre) -> None:
     """The trainer is told before the disk."""
     await stage.journal.close()
+    assert (await raise_one(stage)).emergency.level == 4
+
+
+async def test_a_stuck_disk_that_would_have_to_be_asked_holds_an_emergency_for_a_moment_only(
+    stage: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After very many requests only the disk knows whether an id is new; the trainer is told without its answer."""
+
+    async def never(_: Sequence[str]) -> dict[str, CommandRecord]:
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(stage.journal, "find_requests", never)
     assert (await raise_one(stage)).emergency.level == 4
 
 
