@@ -104,7 +104,9 @@ class SafePoint:
         if self._troubles.wants_action:
             self._troubles.act(self._rollback)
         self._arrive_if_due()
-        intervals = (self._log_every, self._validate_every, self._packet_every)
+        asked_every = self._standing.packet_every_steps
+        asked_every = max(asked_every, self._log_every) if asked_every else 0
+        intervals = (self._log_every, self._validate_every, self._packet_every, asked_every)
         own = [step - step % every + every for every in intervals if every]
         is_still_there = step == self._progress.global_step
         self._next_date = min(self._keeper.next_step, *own) if is_still_there else 0
