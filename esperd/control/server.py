@@ -6,7 +6,6 @@ Event loop only. It reaches the trainer through the bridge's port alone, so it c
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,46 +110,10 @@ class ControlServer:
         self.conditions = ConditionBoard()
         self._meter = CallMeter(time.thread_time)
         self._pacer, self._urgent_pacer = (self._make_pacer(monotonic, share) for share in (1.0, URGENT_SHARE))
-        id_prefix = identity.epoch[:4].hex()
         self._commands = CommandBoard(identity.epoch)
         self._state = StateBoard(identity.epoch, port.snapshot())
-        note_journal = partial(self.conditions.set_part, "journal")
-        self._recorder = Recorder(
-            journal=journal,
-            clock=clock,
-            sleep=asyncio.sleep,
-            on_accepted=self._commands.accepted,
-            on_settled=self._commands.settled,
-            on_durable=port.note_durable,
-            on_health=note_journal,
-            log=log,
-        )
-        self._trail = AuditTrail(self._recorder.append_later)
-        is_ended = port.snapshot().run.phase is TrainerPhase.FINISHED
-        self._history = RunHistory(self._recorder.append_later, clock, is_ended=is_ended)
-        self._gate = Gate(verifier, self._trail, clock)
-        self._desk = CommandDesk(
-            port=port,
-            journal=journal,
-            recorder=self._recorder,
-            board=self._commands,
-            clock=clock,
-            id_prefix=id_prefix,
-            on_health=note_journal,
-        )
-        self._sessions = PolicySessions(
-            desk=self._desk,
-            board=self._commands,
-            recorder=self._recorder,
-            snapshot=port.snapshot,
-            answer_within_s=settings.budgets.policy_answer_s,
-            max_missed=settings.budgets.missed_deadlines,
-            run_name=settings.run.name or identity.run_id,
-            id_prefix=id_prefix,
-            clock=clock,
-            monotonic=monotonic,
-            log=log,
-        )
+        self._build_recording(clock)
+        self._build_desks(clock, monotonic)
         self._telemetry = TelemetryService(
             port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
         )
@@ -278,6 +241,54 @@ class ControlServer:
         self.conditions.set_part("keys", self._verifier.has_keyring)
 
     # Building
+
+    def _build_recording(self, clock: Callable[[], float]) -> None:
+        """What reaches the journal without anybody waiting for it."""
+        port = self._port
+        self._recorder = Recorder(
+            journal=self._journal,
+            clock=clock,
+            sleep=asyncio.sleep,
+            on_accepted=self._commands.accepted,
+            on_settled=self._commands.settled,
+            on_durable=port.note_durable,
+            on_health=self._note_journal,
+            log=self._log,
+        )
+        self._trail = AuditTrail(self._recorder.append_later)
+        is_ended = port.snapshot().run.phase is TrainerPhase.FINISHED
+        self._history = RunHistory(self._recorder.append_later, clock, is_ended=is_ended)
+        self._gate = Gate(self._verifier, self._trail, clock)
+
+    def _build_desks(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        """Where commands and decisions are taken."""
+        settings, identity = self._settings, self._identity
+        id_prefix = identity.epoch[:4].hex()
+        self._desk = CommandDesk(
+            port=self._port,
+            journal=self._journal,
+            recorder=self._recorder,
+            board=self._commands,
+            clock=clock,
+            id_prefix=id_prefix,
+            on_health=self._note_journal,
+        )
+        self._sessions = PolicySessions(
+            desk=self._desk,
+            board=self._commands,
+            recorder=self._recorder,
+            snapshot=self._port.snapshot,
+            answer_within_s=settings.budgets.policy_answer_s,
+            max_missed=settings.budgets.missed_deadlines,
+            run_name=settings.run.name or identity.run_id,
+            id_prefix=id_prefix,
+            clock=clock,
+            monotonic=monotonic,
+            log=self._log,
+        )
+
+    def _note_journal(self, is_healthy: bool) -> None:
+        self.conditions.set_part("journal", is_healthy)
 
     def _make_pacer(self, monotonic: Callable[[], float], part: float) -> Pacer:
         control = self._settings.control
