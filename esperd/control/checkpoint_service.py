@@ -114,7 +114,8 @@ class CheckpointService:
         rules.check()
         if self._store is None:
             return pb.PruneCheckpointsResponse()
-        rule = Retention(asked.keep or self._settings.keep, self._settings.keep_every_steps)
+        keep_requested = asked.keep_requested if asked.HasField("keep_requested") else None
+        rule = Retention(asked.keep or self._settings.keep, self._settings.keep_every_steps, keep_requested)
         run_id, snapshot = self._run_id(asked.run_id), self._port.snapshot()
         needed = needed_by_trainer(snapshot) if run_id == snapshot.run.run_id else []
         work = partial(_prune, self._store, rule, run_id, needed, is_dry=asked.dry_run)

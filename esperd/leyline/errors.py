@@ -90,6 +90,7 @@ _ROWS = (
     ("E-CKP-006", "CHECKPOINT_BUSY", "RESOURCE_EXHAUSTED", "{num} checkpoints are being written already.", "Wait until they are done."),
     ("E-CKP-007", "CHECKPOINT_VERSION", "FAILED_PRECONDITION", "The checkpoint {checkpoint_id} has format {found}, this build reads {known}.", "Read it with the build that wrote it."),
     ("E-CKP-008", "VERIFICATION_BUSY", "RESOURCE_EXHAUSTED", "The checkpoint {checkpoint_id} is being verified.", "Wait until that is done."),
+    ("E-CKP-009", "CHECKPOINT_DIRECTORY", "FAILED_PRECONDITION", "The checkpoint directory {path} cannot be used: {detail}.", "Mend it, or name another one in [checkpoints] directory."),
     ("E-RBK-001", "ROLLBACK_TARGET", "FAILED_PRECONDITION", "There is no state to go back to: {detail}.", "esperctl checkpoint list shows the states that there are."),
     ("E-RBK-002", "ROLLBACK_DEADLINE", "DEADLINE_EXCEEDED", "The state could not be read within {within_s} s.", "Nothing was changed; try again, or raise [budgets] full_rollback_s."),
     ("E-RBK-003", "ROLLBACK_FAILED", "INTERNAL", "The state could not be restored: {detail}.", "Training stands still; restart the daemon, which goes on from its newest checkpoint."),

@@ -184,6 +184,9 @@ class SafePoint:
             return
         for value in self._loss_reader.drain():
             self._troubles.see_loss(value)
+        if self._troubles.wants_action:  # nothing of this state is worth keeping
+            self._troubles.act(self._rollback)
+            return
         self._keeper.arrive()
         if self._keeper.found_poison:
             self._keeper.found_poison = False

@@ -132,10 +132,12 @@ def verify_checkpoint(
 
 
 def prune_checkpoints(
-    keep: int, run_id: str, dry_run: bool, reason: str
+    keep: int, keep_requested: int | None, run_id: str, dry_run: bool, reason: str
 ) -> Plan[checkpoint_pb.PruneCheckpointsResponse]:
     """Remove checkpoints."""
-    payload = checkpoint_pb.PruneCheckpointsPayload(run_id=run_id, keep=keep, dry_run=dry_run, reason=reason)
+    payload = checkpoint_pb.PruneCheckpointsPayload(
+        run_id=run_id, keep=keep, keep_requested=keep_requested, dry_run=dry_run, reason=reason
+    )
     return Plan(calls.PRUNE_CHECKPOINTS, payload)
 
 

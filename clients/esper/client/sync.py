@@ -200,13 +200,20 @@ class Client(Connection):
         return self.submit(command, wait=wait, timeout_s=timeout_s)
 
     def prune_checkpoints(
-        self, *, keep: int = 0, run_id: str = "", dry_run: bool = False, reason: str = ""
+        self,
+        *,
+        keep: int = 0,
+        keep_requested: int | None = None,
+        run_id: str = "",
+        dry_run: bool = False,
+        reason: str = "",
     ) -> checkpoint_pb.PruneCheckpointsResponse:
         """Remove all but the newest `keep` scheduled checkpoints (0: as many as the daemon is configured to keep).
 
-        The newest good one stays in any case. With `dry_run` nothing is removed.
+        Of those that a command asked for the newest `keep_requested` stay, all of them without it; the newest good one
+        stays in any case. With `dry_run` nothing is removed.
         """
-        return self._carry_out(plans.prune_checkpoints(keep, run_id, dry_run, reason))
+        return self._carry_out(plans.prune_checkpoints(keep, keep_requested, run_id, dry_run, reason))
 
     def export_checkpoint(
         self,

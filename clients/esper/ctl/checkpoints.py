@@ -1,7 +1,7 @@
 """`esperctl checkpoint`: make one, see what there is, check it, and remove what is no longer wanted."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -128,15 +128,27 @@ def _verify(where: Where, checkpoint_id: str, run_id: str, timeout_s: float, out
 @checkpoint.command()
 @click.option("--keep", type=click.IntRange(1, 1_000_000), default=None, metavar="N",
               help="Scheduled ones to keep.  [default: as the daemon is configured]")  # fmt: skip
+@click.option("--keep-requested", type=click.IntRange(0, 1_000_000), default=None, metavar="N",
+              help="Those made by command to keep.  [default: all]")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would go, remove nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="", help="Why, for the audit log.")
 @run_option
 @output_option
 @click.pass_obj
-def prune(where: Where, keep: int | None, dry_run: bool, yes: bool, reason: str, run_id: str, output: str) -> None:
-    """Remove old checkpoints; the newest, those that the run may go back to, and those made by command always stay."""
-    run_reporting(_prune, where, keep or 0, dry_run, yes, reason, run_id, output)
+def prune(
+    where: Where,
+    keep: int | None,
+    keep_requested: int | None,
+    dry_run: bool,
+    yes: bool,
+    reason: str,
+    run_id: str,
+    output: str,
+) -> None:
+    """Remove old checkpoints; the newest ones and those that the run may go back to always stay."""
+    wish = {"keep": keep or 0, "keep_requested": keep_requested, "run_id": run_id, "reason": reason}
+    run_reporting(_prune, where, wish, dry_run, yes, output)
 
 
 def made_by(client: "Client", done: command_pb2.Command) -> checkpoint_service_pb2.Checkpoint | None:
@@ -165,16 +177,16 @@ def raise_unless_written(done: command_pb2.Command, *, no_wait: bool, timeout_s:
         )
 
 
-def _prune(where: Where, keep: int, dry_run: bool, yes: bool, reason: str, run_id: str, output: str) -> None:
+def _prune(where: Where, wish: "dict[str, Any]", dry_run: bool, yes: bool, output: str) -> None:
     with where.client() as client:
         if not yes:
-            going = client.prune_checkpoints(keep=keep, run_id=run_id, dry_run=True, reason=reason)
+            going = client.prune_checkpoints(**wish, dry_run=True)
             if dry_run or not going.removed:
                 show(going, output, lambda: tables.pruned(going, "would go"))
                 return
             click.echo(tables.pruned(going, "will go"), err=True)
             confirm("Remove them?", yes=False)
-        done = client.prune_checkpoints(keep=keep, run_id=run_id, dry_run=dry_run, reason=reason)
+        done = client.prune_checkpoints(**wish, dry_run=dry_run)
     show(done, output, lambda: tables.pruned(done, "would go" if dry_run else "removed"))
 
 

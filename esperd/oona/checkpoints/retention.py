@@ -15,12 +15,14 @@ NUM_EMERGENCY_KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept of each run, besides the newest good one and those that were asked for by hand."""
+    """What is kept of each run, besides the newest good one."""
 
     keep: int
     """Newest scheduled ones."""
     keep_every_steps: int = 0
     """Those at a multiple of this step are kept for ever; 0 keeps none for ever."""
+    keep_requested: int | None = None
+    """Newest of those that were asked for by hand; None keeps all of them."""
 
 
 def removable(
@@ -32,6 +34,7 @@ def removable(
         CheckpointKind.EMERGENCY: NUM_EMERGENCY_KEPT,
         CheckpointKind.FINAL: 1,
         CheckpointKind.FORK: 1,
+        CheckpointKind.REQUESTED: rule.keep_requested or 0,
     }
     kept = set(protect)
     for kind, num in newest_of_kind.items():
@@ -42,6 +45,6 @@ def removable(
 
 
 def _is_kept_for_ever(checkpoint: StoredCheckpoint, rule: Retention) -> bool:
-    if checkpoint.manifest.kind is CheckpointKind.REQUESTED:
+    if checkpoint.manifest.kind is CheckpointKind.REQUESTED and rule.keep_requested is None:
         return True
     return rule.keep_every_steps > 0 and checkpoint.manifest.global_step % rule.keep_every_steps == 0

@@ -28,7 +28,7 @@ class CheckpointStore(CheckpointReader):
         """Make the directory if need be, take its lock and sweep what a dead owner left half-written.
 
         Raises:
-            EsperdError: DIRECTORY_TAKEN with the owner's pid, CHECKPOINT_FAILED when the directory cannot be used.
+            EsperdError: DIRECTORY_TAKEN with the owner's pid, CHECKPOINT_DIRECTORY when the directory cannot be used.
         """
         super().__init__(directory)
         try:
@@ -37,9 +37,10 @@ class CheckpointStore(CheckpointReader):
         except JournalLocked as error:
             raise EsperdError("DIRECTORY_TAKEN", path=directory, pid=error.metadata["pid"]) from error
         except JournalUnreadable as error:
-            raise EsperdError("CHECKPOINT_FAILED", detail=error.metadata["detail"]) from error
+            raise EsperdError("CHECKPOINT_DIRECTORY", path=directory, detail=error.metadata["detail"]) from error
         except OSError as error:
-            raise write_failed(error, str(directory)) from error
+            detail = error.strerror or str(error)
+            raise EsperdError("CHECKPOINT_DIRECTORY", path=directory, detail=detail) from error
         self._numbers = itertools.count(1)
         self._pending: set[Path] = set()
         self.sweep()

@@ -148,16 +148,18 @@ class PruneCheckpointsRequest(_message.Message):
     def __init__(self, envelope: _Optional[_Union[_envelope_pb2.SignedEnvelope, _Mapping]] = ...) -> None: ...
 
 class PruneCheckpointsPayload(_message.Message):
-    __slots__ = ("run_id", "keep", "dry_run", "reason")
+    __slots__ = ("run_id", "keep", "dry_run", "reason", "keep_requested")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    KEEP_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     keep: int
     dry_run: bool
     reason: str
-    def __init__(self, run_id: _Optional[str] = ..., keep: _Optional[int] = ..., dry_run: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    keep_requested: int
+    def __init__(self, run_id: _Optional[str] = ..., keep: _Optional[int] = ..., dry_run: _Optional[bool] = ..., reason: _Optional[str] = ..., keep_requested: _Optional[int] = ...) -> None: ...
 
 class PruneCheckpointsResponse(_message.Message):
     __slots__ = ("removed", "num_kept")

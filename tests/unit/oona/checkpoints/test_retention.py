@@ -75,3 +75,12 @@ def test_nothing_needed_ever_goes(kinds: list[tuple[CheckpointKind, bool]], keep
     assert [c for c in checkpoints if c.is_good][-1:] == [c for c in left if c.is_good][-1:]
     assert not any(c.manifest.kind is REQUESTED for c in gone)
     assert removable(left, rule) == []
+
+
+def test_requested_ones_go_only_when_a_number_is_given():
+    """Somebody asked for them; somebody has to say that they are no longer wanted."""
+    asked = [stored(step, CheckpointKind.REQUESTED) for step in (1, 2, 3)]
+    newest = stored(4)
+    assert removed_steps([*asked, newest], Retention(1)) == []
+    assert removed_steps([*asked, newest], Retention(1, keep_requested=1)) == [1, 2]
+    assert removed_steps([*asked, newest], Retention(1, keep_requested=0)) == [1, 2, 3]

@@ -213,5 +213,5 @@ def test_a_directory_that_cannot_be_used_is_an_error_of_the_catalogue(tmp_path: 
     for path in (tmp_path / "file", tmp_path / "store"):
         with pytest.raises(EsperdError) as caught:
             CheckpointStore(path)
-        assert caught.value.reason == "CHECKPOINT_FAILED"
+        assert caught.value.reason == "CHECKPOINT_DIRECTORY"
     assert CheckpointStore.reader(tmp_path / "none").list() == ()
