@@ -6,6 +6,7 @@ way through the daemon's real command line before anything has started a thread,
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_SET_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 _MODULES = (
     "numpy",
     "torch",
@@ -62,6 +65,7 @@ def _start(request: dict[str, Any]) -> int:
 def _become(arguments: Sequence[str], crash: Sequence[str], log: Path) -> None:
     """The child: output to the log, the hook if there is to be one, and then what `esperd` does; never returns."""
     os.setsid()
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # a test run that is killed leaves no daemon behind
     null, out = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for target, source in ((0, null), (1, out), (2, out)):
         os.dup2(source, target)
