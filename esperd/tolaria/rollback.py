@@ -79,7 +79,7 @@ class Rollback:
         if attempt is None or result.generation != attempt.generation:
             return  # it missed its deadline, and nobody waits for it any more
         if result.error is not None:
-            self._give_up(attempt, result.error)
+            self._pass_over(attempt, result.error)
         else:
             assert result.captured is not None  # it has one or the other
             self._commit(attempt, result.captured)
@@ -176,6 +176,17 @@ class Rollback:
         )
         publisher.record(event)
         parts.telemetry.emit_timeline(number, fork_step, parts.unix_ns())
+
+    def _pass_over(self, attempt: _Attempt, error: EsperdError) -> None:
+        """The files could not be used: what asked for just these is told so, the run itself takes the state before."""
+        if error.reason in ("CHECKPOINT_UNKNOWN", "CHECKPOINT_CORRUPT"):
+            self._keeper.states.lose_checkpoint(attempt.state.checkpoint_id)
+            earlier = self._keeper.states.newest_good(self._parts.publisher.timelines)
+            if attempt.command is None and earlier is not None:
+                self._parts.note("checkpoint.damaged", error.message, "error")
+                self._begin(earlier, attempt.cause, None, leaves_out_data=attempt.leaves_out_data)
+                return
+        self._give_up(attempt, error)
 
     def _give_up(self, attempt: _Attempt, error: EsperdError) -> None:
         """It could not be prepared; the run is as it was."""

@@ -8,7 +8,9 @@ import pytest
 
 from esperd.leyline.commands import Command, EmergencyCommand, Outcome, RollbackCommand
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.views import TimelineEvent
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel, RollbackTier, TrainerPhase
+from esperd.tolaria.recovery import Action, Answer
 from tests.unit.tolaria.test_keeping import flush
 from tests.unit.tolaria.test_resuming import Journalled
 
@@ -115,4 +117,22 @@ def test_outcomes_are_told_in_the_order_of_their_numbers(tmp_path: Path):
     run.submit(RollbackCommand(global_step=45))
     run.steps(1)
     assert [event.sequence for event in run.take() if isinstance(event, Outcome)] == [1, 2]
+    run.end()
+
+
+def test_the_run_passes_over_files_that_are_damaged_and_goes_back_further(tmp_path: Path):
+    """Its own rule wants a sound state, not this one; who asked for this one is told that it is damaged."""
+    run = begun(tmp_path)
+    run.until(90)
+    flush(run)
+    for state in run.trainer._keeper.states:
+        state.drop_memory()
+    (tmp_path / "run" / "t001-s000000080" / "host.safetensors").write_bytes(b"")
+    asked = run.submit(RollbackCommand(checkpoint_id="t001-s000000080"))
+    run.steps(1)
+    assert run.outcome(asked).refusal.reason == "CHECKPOINT_CORRUPT"  # type: ignore[union-attr]
+    run.trainer._troubles._take(Action(Answer.ROLLBACK, "loss_anomaly", "test"))
+    run.bridge.submit_urgent(Command("look", EmergencyCommand(EmergencyLevel.ELEVATED, "look"), "operator"))
+    run.steps(2)
+    assert [e.fork_step for e in run.take() if isinstance(e, TimelineEvent)] == [40]
     run.end()
