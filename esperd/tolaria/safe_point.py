@@ -101,8 +101,7 @@ class SafePoint:
             self._end_epoch(step)
         elif (self._packet_every and step % self._packet_every == 0) or self._is_asked_for_packet(step):
             self.send_packet("interval")
-        if self._troubles.wants_action:
-            self._troubles.act(self._rollback)
+        self._act_on_trouble()
         self._arrive_if_due()
         asked_every = self._standing.packet_every_steps
         asked_every = max(asked_every, self._log_every) if asked_every else 0
@@ -184,13 +183,14 @@ class SafePoint:
             return
         for value in self._loss_reader.drain():
             self._troubles.see_loss(value)
-        if self._troubles.wants_action:  # nothing of this state is worth keeping
-            self._troubles.act(self._rollback)
-            return
-        self._keeper.arrive()
-        if self._keeper.found_poison:
-            self._keeper.found_poison = False
-            self._troubles.weights_are_poisoned()
+        if not self._troubles.wants_action:  # else nothing of this state is worth keeping
+            self._keeper.arrive()
+            if self._keeper.found_poison:
+                self._keeper.found_poison = False
+                self._troubles.weights_are_poisoned()
+        self._act_on_trouble()
+
+    def _act_on_trouble(self) -> None:
         if self._troubles.wants_action:
             self._troubles.act(self._rollback)
 
