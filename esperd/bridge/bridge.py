@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from esperd.bridge.command_box import CommandBox
@@ -75,8 +75,8 @@ class TrainerPort(Protocol):
         """The oldest telemetry samples, and the number dropped since the last take."""
         ...
 
-    def note_durable(self, journal_revision: int) -> None:
-        """Tell the trainer how far the journal has come."""
+    def note_durable(self, journal_revision: int, checkpoint_ids: Iterable[str] = ()) -> None:
+        """Tell the trainer how far the journal has come, and which checkpoints it knows now."""
         ...
 
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:
@@ -106,6 +106,8 @@ class Bridge:
         self._stop_requested = False
         self.journal_revision = 0
         """Journal revision of the newest row that is known to be durable; written by the loop's side."""
+        self.known_checkpoints: set[str] | None = None
+        """Checkpoints that the journal knows: a later start goes on from these only. None where there is no journal."""
         self.heartbeat_monotonic_s = time.monotonic()
         """When the trainer last showed life; read by the watchdog."""
         self._training_s = 0.0
@@ -150,8 +152,10 @@ class Bridge:
         """See TrainerPort."""
         return self.ring.take(max_samples)
 
-    def note_durable(self, journal_revision: int) -> None:
+    def note_durable(self, journal_revision: int, checkpoint_ids: Iterable[str] = ()) -> None:
         """See TrainerPort."""
+        if self.known_checkpoints is not None:
+            self.known_checkpoints.update(checkpoint_ids)
         self.journal_revision = max(self.journal_revision, journal_revision)
 
     def attach(self, loop: asyncio.AbstractEventLoop, on_events: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ import structlog
 from esperd.leyline.commands import Outcome
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
+from esperd.leyline.views import CheckpointEvent
 from esperd.oona.failures import JournalUnavailable, RequestIdReused
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandRecord, Record, Settlement, SettleStatus
@@ -40,7 +41,7 @@ class Recorder:
         sleep: Callable[[float], Awaitable[object]],
         on_accepted: Callable[[Sequence[CommandRecord]], None],
         on_settled: Callable[[Sequence[Settlement], float], None],
-        on_durable: Callable[[int], None],
+        on_durable: Callable[[int, Sequence[str]], None],
         on_health: Callable[[bool], None],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
@@ -52,7 +53,8 @@ class Recorder:
             sleep: waits so many seconds between tries.
             on_accepted: hears of commands recorded by `accept_later` that are durable now.
             on_settled: hears of outcomes that are durable now, and when.
-            on_durable: hears the journal's revision when rows have become durable.
+            on_durable: hears the journal's revision when rows have become durable, and the ids of checkpoints among
+                them.
             on_health: hears whether the journal can be written.
             log: hears of what could not be written.
         """
@@ -193,14 +195,15 @@ class Recorder:
             settled = await self._journal.settle(outcomes, now_s)
             del self._outcomes[: len(outcomes)]
             self._answer_row_waits([outcome.command_id for outcome in outcomes], is_durable=True)
-            self._on_durable(self._journal.revision)
+            self._on_durable(self._journal.revision, ())
             self._tell_settled(settled, now_s)
 
     async def _write_records(self, records: Sequence[Record]) -> None:
         if records:
             await self._whole_or_single(records, self._append)
             del self._records[: len(records)]
-            self._on_durable(self._journal.revision)
+            checkpoints = [record.checkpoint_id for record in records if isinstance(record, CheckpointEvent)]
+            self._on_durable(self._journal.revision, checkpoints)
 
     async def _accept(self, records: Sequence[CommandRecord]) -> None:
         try:

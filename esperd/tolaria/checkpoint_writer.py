@@ -102,9 +102,16 @@ class CheckpointWriter:
         """Have a checkpoint marked as good."""
         self._writing.ask(lambda: self._mark_good(checkpoint_id, run_id))
 
-    def prune(self, rule: Retention, protect: Collection[str] = (), run_id: str = "") -> None:
+    def prune(
+        self,
+        rule: Retention,
+        protect: Collection[str] = (),
+        run_id: str = "",
+        known: Collection[str] | None = None,
+    ) -> None:
         """Have retention applied."""
-        self._writing.ask(lambda: self._prune(rule, frozenset(protect), run_id))
+        protect, known = frozenset(protect), None if known is None else frozenset(known)
+        self._writing.ask(lambda: self._prune(rule, protect, run_id, known))
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until everything asked for so far is done; False when that took longer."""
@@ -149,9 +156,9 @@ class CheckpointWriter:
             return Marked(checkpoint_id, _as_error(failure))
         return Marked(checkpoint_id)
 
-    def _prune(self, rule: Retention, protect: frozenset[str], run_id: str) -> Pruned:
+    def _prune(self, rule: Retention, protect: Collection[str], run_id: str, known: Collection[str] | None) -> Pruned:
         try:
-            return Pruned(self._store.prune(rule, protect, run_id))
+            return Pruned(self._store.prune(rule, protect, run_id, known))
         except Exception as failure:  # noqa: BLE001 - whatever went wrong is the result
             return Pruned((), _as_error(failure))
 

@@ -201,6 +201,7 @@ class Keeper:
         for checkpoint in stored:
             manifest = checkpoint.manifest
             self._drafts.take(manifest.checkpoint_id)
+            self._parts.bridge.note_durable(0, (manifest.checkpoint_id,))
             self.states.add(_on_disk(manifest, checkpoint.num_bytes, is_good=checkpoint.is_good))
         for checkpoint in reversed(stored):
             state = self.states.find(*_key(checkpoint.manifest))
@@ -357,7 +358,8 @@ class Keeper:
         needed = [*written, *sources, *([] if newest_good is None else [newest_good])]
         protect = [checkpoint_id for state in needed for checkpoint_id in state.checkpoint_ids]
         rule = Retention(self._settings.keep, self._settings.keep_every_steps)
-        self._writer.prune(rule, protect, self._parts.progress.run_id)
+        known = self._parts.bridge.known_checkpoints
+        self._writer.prune(rule, protect, self._parts.progress.run_id, known)
 
     def _note_pruned(self, checkpoint_ids: Sequence[str], error: EsperdError | None) -> None:
         for checkpoint_id in checkpoint_ids:

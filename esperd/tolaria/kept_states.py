@@ -112,6 +112,8 @@ class KeptStates:
         state = self.find(position, name)
         if state is not None and checkpoint_id in state.pending_ids:
             state.pending_ids.remove(checkpoint_id)
+            if not state.pending_ids and not state.checkpoint_ids:
+                state.is_for_disk = False  # it could not be written: no later start will find it
             self._forget_lost()
 
     def lose_checkpoint(self, checkpoint_id: str) -> None:

@@ -132,6 +132,8 @@ class Daemon:
             box_capacity=settings.control.command_box_capacity,
             ring_capacity=settings.control.telemetry_ring_capacity,
         )
+        if settings.journal.enabled:
+            bridge.known_checkpoints = set()
         if picked.finished is not None:
             bridge.close(TrainerPhase.FINISHED.name)
         return bridge

@@ -75,9 +75,22 @@ class CheckpointStore(CheckpointReader):
         except OSError as error:
             raise write_failed(error, f"{checkpoint_id}/{GOOD_NAME}") from error
 
-    def prune(self, rule: Retention, protect: Collection[str] = (), run_id: str = "") -> tuple[str, ...]:
-        """Remove, in each run, what the rule lets go; the ids, oldest first. Raises EsperdError CHECKPOINT_FAILED."""
-        going = [c for run in self._runs(run_id) for c in removable(self.list(run.name), rule, protect)]
+    def prune(
+        self,
+        rule: Retention,
+        protect: Collection[str] = (),
+        run_id: str = "",
+        known: Collection[str] | None = None,
+    ) -> tuple[str, ...]:
+        """Remove, in each run, what the rule lets go; the ids, oldest first.
+
+        With `known` the others neither go nor count: nobody can go on from them yet. Raises EsperdError
+        CHECKPOINT_FAILED.
+        """
+        going = []
+        for run in self._runs(run_id):
+            counted = [c for c in self.list(run.name) if known is None or c.manifest.checkpoint_id in known]
+            going += removable(counted, rule, protect)
         return tuple(c.manifest.checkpoint_id for c in going if self._remove(c.path))
 
     def remove(self, checkpoint_id: str, run_id: str = "") -> None:

@@ -258,7 +258,7 @@ async def test_the_journals_revision_is_told_once_rows_are_durable() -> None:
         sleep=lambda _: asyncio.sleep(0),
         on_accepted=lambda _: None,
         on_settled=lambda *_: None,
-        on_durable=durable.append,
+        on_durable=lambda revision, _: durable.append(revision),
         on_health=lambda _: None,
         log=structlog.get_logger(),
     )

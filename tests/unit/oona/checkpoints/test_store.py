@@ -192,6 +192,15 @@ def test_every_damage_is_found(store: CheckpointStore, name: str) -> None:
     assert store.verify(DRAFT.checkpoint_id) == ("stranger does not belong to it",)
 
 
+def test_pruning_counts_only_what_is_known(store: CheckpointStore) -> None:
+    """Checkpoints that nobody could go on from must not push out those from which somebody can."""
+    for step in (1, 2, 3, 4):
+        write(store, draft(step))
+    known = [draft(step).checkpoint_id for step in (1, 2)]
+    assert store.prune(Retention(1), run_id=RUN, known=known) == (draft(1).checkpoint_id,)
+    assert ids(store, RUN) == [draft(step).checkpoint_id for step in (2, 3, 4)]
+
+
 def test_pruning_applies_the_rule_to_each_run(store: CheckpointStore) -> None:
     """What it removes is gone from disk; what is protected stays; another run is judged by itself."""
     for step in (1, 2, 3, 4):
