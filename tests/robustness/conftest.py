@@ -47,3 +47,11 @@ def quiet_folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="quiet-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def quiet_workers() -> Iterator[Path]:
+    """The same for the undisturbed run with data workers."""
+    path = Path(tempfile.mkdtemp(prefix="quiet-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)

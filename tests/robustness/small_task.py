@@ -15,10 +15,19 @@ from esperd.tolaria.data import TensorBatches
 from esperd.tolaria.task import Task
 
 
-def build(loader: bool = False, batch_size: int = 16, step_s: float = 0.0) -> Task:
+class Noisy(TensorDataset):
+    """Samples that are a little different every time they are fetched, as augmented ones are."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        rows, values = super().__getitem__(index)
+        return rows + 0.01 * torch.randn_like(rows), values
+
+
+def build(loader: bool = False, num_workers: int = 0, batch_size: int = 16, step_s: float = 0.0) -> Task:
     """A regression that a narrow host cannot learn well and a seed can.
 
-    `loader` feeds it by a shuffling DataLoader; `step_s` makes its steps longer, as a larger model's would be.
+    `loader` feeds it by a shuffling DataLoader, with `num_workers` processes that add noise of their own to what they
+    fetch; `step_s` makes its steps longer, as a larger model's would be.
     """
     generator = torch.Generator().manual_seed(1)
     rows = torch.randn(512, 6, generator=generator)
@@ -31,8 +40,13 @@ def build(loader: bool = False, batch_size: int = 16, step_s: float = 0.0) -> Ta
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     train: object = TensorBatches(rows[:256], values[:256], batch_size, shuffle_seed=3)
     if loader:
-        data = TensorDataset(rows[:256], values[:256])
-        train = DataLoader(data, batch_size=batch_size, shuffle=True, generator=torch.Generator().manual_seed(3))
+        train = DataLoader(
+            Noisy(rows[:256], values[:256]),
+            batch_size=batch_size,
+            shuffle=True,
+            num_workers=num_workers,
+            multiprocessing_context="forkserver" if num_workers else None,
+        )
     if step_s:
         optimizer.register_step_post_hook(lambda *_: time.sleep(step_s))
     return Task(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.comparison import differences, outcomes
-from tests.robustness.crashing_daemon import CRASHED
+from tests.robustness.crashing_daemon import CRASHED, Crash
 from tests.robustness.history import History
 from tests.robustness.matrix import FAILPOINTS, KINDS, Cell, diagonals
 from tests.robustness.mutants import MUTANTS, Mutant
@@ -81,6 +81,29 @@ def test_a_run_that_crashed_ends_as_if_it_had_not(
         assert len(performance.statuses) == len(crashes), f"it did not crash\n{performance.log}"
         assert all_violations(history) == (), performance.log
         assert differences(quiet.folder, folder, quiet.history, history) == (), performance.log
+
+
+WITH_WORKERS = (
+    *OVERRIDES,
+    "run.task_options.loader=true",
+    "run.task_options.num_workers=1",
+    "run.task_options.batch_size=2",
+)
+"""An epoch has 128 steps, so that crashes lie inside of one."""
+
+
+def test_a_run_fed_by_data_workers_goes_on_in_the_middle_of_an_epoch(quiet_workers: Path, folder: Path) -> None:
+    """Order, augmentations that the worker draws, and all that follows from them are those of the undisturbed run."""
+    crashes = [Crash("checkpoint.after_rename", hit=hit, action=action) for hit, action in ((3, "exit"), (4, "kill"))]
+    with closing(Performance(quiet_workers, PlainLauncher(), WITH_WORKERS)) as quiet_performance:
+        quiet_performance.perform()
+        with closing(Performance(folder, PlainLauncher(), WITH_WORKERS, crashes)) as performance:
+            performance.perform()
+            history = performance.history()
+            assert performance.statuses == [CRASHED, -9], performance.log
+            assert all_violations(history) == (), performance.log
+            found = differences(quiet_workers, folder, quiet_performance.history(), history)
+            assert found == (), performance.log
 
 
 def test_the_selection_meets_every_kind_and_every_failpoint() -> None:

@@ -59,7 +59,8 @@ class Attempts:
         return wait_s
 
     def _wait_s(self, error: LeylineError) -> float | None:
-        if isinstance(error, Unreachable):
+        # A daemon that leaves ends the calls that it is still answering: gRPC's word for that has no reason of ours.
+        if isinstance(error, Unreachable) or error.status == error.reason == "CANCELLED":
             self._num_cuts += 1
             return None if self._signer is None else backoff_s(self._num_cuts)
         if self._signer is not None and error.reason not in self._adopted and self._signer.adopt(error):

@@ -114,6 +114,15 @@ def test_sign_is_the_scheme_of_the_design() -> None:
     assert envelope.signature == mac(CREDENTIALS.secret, envelope.header, b"p")
 
 
+def test_a_call_that_a_leaving_daemon_ended_is_sent_again():
+    """gRPC calls it CANCELLED and gives no reason; a command that somebody cancelled has one, and is not sent again."""
+    clock = Clock()
+    attempts = Attempts(signer=new_signer(clock), timeout_s=10, monotonic=clock)
+    assert attempts.after(LeylineError("CANCELLED", "CANCELLED", "")) > 0.0
+    with pytest.raises(LeylineError):
+        attempts.after(LeylineError("CANCELLED", "COMMAND_CANCELLED", ""))
+
+
 def test_reads_are_not_tried_again_after_a_cut_and_changes_are() -> None:
     """Backoff doubles up to two seconds and ends at the deadline."""
     clock = Clock()
