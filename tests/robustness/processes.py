@@ -1,5 +1,6 @@
 """Starts daemons for crash tests: as a user would, or forked from a process that has torch loaded already."""
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,16 @@ class Launcher(Protocol):
 
 
 class PlainLauncher:
-    """`python -m esperd.cli.main ...`, each with its own interpreter."""
+    """`python -m esperd.cli.main ...`, each with its own interpreter, in a session of its own."""
+
+    def __init__(self) -> None:
+        self._sessions: list[int] = []
+
+    def close(self) -> None:
+        """End what killed daemons have left: a data worker's parent is its fork server, which lives on with it."""
+        for session in self._sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
 
     def start(self, arguments: Sequence[str], log: Path, crash: Crash | None) -> Process:
         """Start it."""
@@ -44,14 +54,17 @@ class PlainLauncher:
         if crash is not None:
             module = ["tests.robustness.crashing_daemon", *crash.arguments(), "--"]
         with log.open("ab") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", *module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 cwd=REPOSITORY,
                 env={**os.environ, **_ONE_THREAD},
+                start_new_session=True,
             )
+        self._sessions.append(process.pid)
+        return process
 
 
 class PreloadedLauncher:

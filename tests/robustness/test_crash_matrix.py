@@ -92,12 +92,21 @@ WITH_WORKERS = (
 """An epoch has 128 steps, so that crashes lie inside of one."""
 
 
-def test_a_run_fed_by_data_workers_goes_on_in_the_middle_of_an_epoch(quiet_workers: Path, folder: Path) -> None:
+@pytest.fixture
+def plain() -> Iterator[PlainLauncher]:
+    """Starts daemons as a user does, and leaves none of their data workers behind."""
+    with closing(PlainLauncher()) as found:
+        yield found
+
+
+def test_a_run_fed_by_data_workers_goes_on_in_the_middle_of_an_epoch(
+    quiet_workers: Path, folder: Path, plain: PlainLauncher
+) -> None:
     """Order, augmentations that the worker draws, and all that follows from them are those of the undisturbed run."""
     crashes = [Crash("checkpoint.after_rename", hit=hit, action=action) for hit, action in ((3, "exit"), (4, "kill"))]
-    with closing(Performance(quiet_workers, PlainLauncher(), WITH_WORKERS)) as quiet_performance:
+    with closing(Performance(quiet_workers, plain, WITH_WORKERS)) as quiet_performance:
         quiet_performance.perform()
-        with closing(Performance(folder, PlainLauncher(), WITH_WORKERS, crashes)) as performance:
+        with closing(Performance(folder, plain, WITH_WORKERS, crashes)) as performance:
             performance.perform()
             history = performance.history()
             assert performance.statuses == [CRASHED, -9], performance.log
