@@ -16,6 +16,7 @@ from esperd.leyline.commands import (
     ApplyAt,
     BreakerCommand,
     CheckpointCommand,
+    Command,
     HyperparameterCommand,
     PauseCommand,
     Payload,
@@ -95,6 +96,19 @@ class Asked:
         if isinstance(payload, SeedCommand | HyperparameterCommand | ResetOptimizerCommand):
             return payload.seed_id
         return 0
+
+    def as_command(self, command_id: str, principal: str, decision_id: str) -> Command:
+        """What the trainer is told, under the id that the daemon has given it and the decision that it answers."""
+        return Command(
+            command_id,
+            self.payload,
+            principal,
+            self.reason,
+            self.expected_revision,
+            self.apply_at,
+            self.expire_time_unix_s,
+            decision_id,
+        )
 
 
 def read_command(message: command_pb2.AdaptationCommand, prefix: str = "", default_request_id: str = "") -> Asked:

@@ -210,16 +210,7 @@ class CommandDesk:
         return [Answer(found.record, duplicate=found.status is AcceptStatus.DUPLICATE) for found in answers]
 
     def _hand_over(self, asked: Asked, record: CommandRecord) -> None:
-        command = Command(
-            record.command_id,
-            asked.payload,
-            record.principal,
-            asked.reason,
-            asked.expected_revision,
-            asked.apply_at,
-            asked.expire_time_unix_s,
-            asked.decision_id,
-        )
+        command = asked.as_command(record.command_id, record.principal, asked.decision_id)
         try:
             self._port.submit(command)
         except EsperdError as gone:

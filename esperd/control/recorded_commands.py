@@ -45,16 +45,7 @@ def own_payload(payload: Payload) -> bytes:
 def _adaptation(record: CommandRecord) -> Command:
     message = command_pb2.AdaptationCommand.FromString(record.payload)
     asked: Asked = read_command(message, default_request_id=record.request_id or record.command_id)
-    return Command(
-        record.command_id,
-        asked.payload,
-        record.principal,
-        asked.reason,
-        asked.expected_revision,
-        asked.apply_at,
-        asked.expire_time_unix_s,
-        record.decision_id,
-    )
+    return asked.as_command(record.command_id, record.principal, record.decision_id)
 
 
 def _stop(record: CommandRecord) -> Command:

@@ -63,7 +63,7 @@ def write_private_text(path: Path, text: str) -> None:
         except OSError:
             fresh.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise PrivateFileRefused(f"cannot be written: {error.strerror or error}") from error
 
@@ -82,6 +82,15 @@ def one_writer(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory as durable as the files. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _judge(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise PrivateFileRefused("it is not a regular file")
@@ -90,11 +99,3 @@ def _judge(status: os.stat_result) -> None:
         raise PrivateFileRefused(f"its mode is {mode:04o}, it must be 0600")
     if status.st_uid not in (os.geteuid(), 0):
         raise PrivateFileRefused(f"it belongs to uid {status.st_uid}")
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

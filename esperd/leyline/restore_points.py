@@ -33,9 +33,7 @@ def needed_by_trainer(snapshot: Snapshot) -> list[str]:
     of states in memory, since a run that was killed must find there what it had gone back to from memory.
     """
     points = [point for point in snapshot.restore_points if point.checkpoint_id]
-    steps = lineage(snapshot.timelines, snapshot.run.timeline)
-    good = [point for point in points if point.is_good and is_on(steps, point.timeline, point.global_step)]
-    last_good = sorted(good, key=lambda point: (point.timeline, point.global_step))[-1:]
+    last_good = sorted((point for point in _good(snapshot) if point.checkpoint_id), key=_age)[-1:]
     needed = [*last_good, *points[-2:], *(point for point in points if point.in_memory)]
     return list(dict.fromkeys(point.checkpoint_id for point in needed))
 
@@ -78,11 +76,17 @@ def choose(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
         EsperdError: CHECKPOINT_UNKNOWN, or ROLLBACK_TARGET when no state fits, or it is not where it is wanted from.
     """
     found = _named(command, snapshot) if command.checkpoint_id else _newest(command, snapshot)
-    if command.tier is RollbackTier.FAST and not found.in_memory:
-        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.global_step} is not in memory")
-    if command.tier is RollbackTier.FULL and not found.checkpoint_id:
-        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.global_step} is not on disk")
+    on_disk = bool(found.checkpoint_id)
+    check_tier(command.tier, found.global_step, in_memory=found.in_memory, on_disk=on_disk)
     return found
+
+
+def check_tier(tier: RollbackTier, step: int, *, in_memory: bool, on_disk: bool) -> None:
+    """Raise EsperdError ROLLBACK_TARGET unless the state of `step` is where it is wanted from."""
+    if tier is RollbackTier.FAST and not in_memory:
+        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {step} is not in memory")
+    if tier is RollbackTier.FULL and not on_disk:
+        raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {step} is not on disk")
 
 
 def _named(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
@@ -94,14 +98,20 @@ def _named(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
 
 def _newest(command: RollbackCommand, snapshot: Snapshot) -> RestorePoint:
     newest_step, what = _newest_step(command, snapshot)
-    steps = lineage(snapshot.timelines, snapshot.run.timeline)
-    points = [
-        point for point in snapshot.restore_points if point.is_good and is_on(steps, point.timeline, point.global_step)
-    ]
-    fitting = [point for point in points if newest_step is None or point.global_step <= newest_step]
+    fitting = [point for point in _good(snapshot) if newest_step is None or point.global_step <= newest_step]
     if not fitting:
         raise EsperdError("ROLLBACK_TARGET", detail=f"no good state {what}")
-    return max(fitting, key=lambda point: (point.timeline, point.global_step))
+    return max(fitting, key=_age)
+
+
+def _good(snapshot: Snapshot) -> list[RestorePoint]:
+    """The good states of the lineage."""
+    steps = lineage(snapshot.timelines, snapshot.run.timeline)
+    return [p for p in snapshot.restore_points if p.is_good and is_on(steps, p.timeline, p.global_step)]
+
+
+def _age(point: RestorePoint) -> tuple[int, int]:
+    return point.timeline, point.global_step
 
 
 def _newest_step(command: RollbackCommand, snapshot: Snapshot) -> tuple[int | None, str]:

@@ -8,6 +8,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from esperd.leyline.errors import EsperdError
 from esperd.oona.failures import JournalLocked, JournalUnreadable
 
 
@@ -53,3 +54,26 @@ def _let_go_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def own_directory(directory: Path, name: str, unusable: str, preface: str = "") -> OwnerLock:
+    """Make a private directory if need be, and take the lock `name` in it.
+
+    Args:
+        directory: mode 0700 when it is made here.
+        name: of the lock's file, without its suffix.
+        unusable: the catalogue's reason when the directory cannot be made or used.
+        preface: begins what is said of an error of the system's.
+
+    Raises:
+        EsperdError: DIRECTORY_TAKEN with the owner's pid, or `unusable`.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return OwnerLock(directory / name)
+    except JournalLocked as error:
+        raise EsperdError("DIRECTORY_TAKEN", path=directory, pid=error.metadata["pid"]) from error
+    except JournalUnreadable as error:
+        raise EsperdError(unusable, path=directory, detail=error.metadata["detail"]) from error
+    except OSError as error:
+        raise EsperdError(unusable, path=directory, detail=f"{preface}{error.strerror or error}") from error

@@ -13,7 +13,7 @@ from typing import Protocol
 from esperd.leyline.commands import Command, Outcome
 from esperd.leyline.views import CheckpointEvent, NoticeEvent, RunResumed, TimelineEvent, TimelineView, TransitionEvent
 from esperd.leyline.vocabulary import CommandState
-from esperd.oona.reading import history_rows, last_sequence, last_state_revision, run_commands, run_range
+from esperd.oona.reading import history_rows, last_sequence, run_commands, run_range
 from esperd.oona.records import CommandRecord, HistoryRecord, RowKind, RunStarted, outcome_of
 from esperd.oona.schema import open_reader
 
@@ -52,8 +52,6 @@ class RunPast:
     """The largest number of an outcome of the run."""
     horizon: Position
     """Position of the newest durable row: up to there history is fixed. (0, 0) when none is behind the checkpoint."""
-    max_revision: int
-    """The largest state revision of any durable row."""
     revision_offset: int
     """Added to a revision of the start before, it is the same state's revision in this start."""
     event_keys: frozenset[tuple[object, ...]]
@@ -111,7 +109,6 @@ def read_past(
         branches = [record for _, record in history_rows(db, (RowKind.TIMELINE,), first_row, end_row)]
         records = list(run_commands(db, first_row, end_row, after_sequence))
         sequence = last_sequence(db, first_row, end_row)
-        max_revision = last_state_revision(db)
     events = [record for _, record in rows if isinstance(record, TrainerEvent)]
     offset = first_revision - _revision_before(starts, state_revision, after_revision)
     shifts = _Shifts(starts, offset)
@@ -131,7 +128,6 @@ def read_past(
         ),
         last_sequence=sequence,
         horizon=max(positions, default=(0, 0)),
-        max_revision=max_revision,
         revision_offset=offset,
         event_keys=frozenset(map(event_key, events)),
         timelines=(TimelineView(1, 0, 0), *_timelines(branches)),
@@ -147,7 +143,6 @@ def no_past(*, after_sequence: int, after_revision: int, state_revision: int, fi
         (),
         after_sequence,
         (0, 0),
-        state_revision,
         offset,
         frozenset(),
         (TimelineView(1, 0, 0),),

@@ -4,10 +4,10 @@ Used on the journal's own threads. The schema itself holds the promises: one com
 command, one audit row per number, and nothing that was written is ever changed or removed.
 """
 
-import os
 import sqlite3
 from pathlib import Path
 
+from esperd.leyline.private_files import sync_directory
 from esperd.oona.failures import JournalUnreadable
 
 APPLICATION_ID = 0x45535045
@@ -117,7 +117,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         path.touch(mode=0o600)
-        _flush_directory(path.parent)
+        sync_directory(path.parent)
         connection = sqlite3.connect(path, isolation_level=None)
         _prepare(connection, path)
     except (OSError, sqlite3.DatabaseError, JournalUnreadable) as error:
@@ -158,15 +158,6 @@ def _change(connection: sqlite3.Connection, statements: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _flush_directory(path: Path) -> None:
-    """Make the names in a directory as durable as the files."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -42,7 +42,6 @@ class Loaded:
     checkpoint_id: str
     manifest: Manifest | None
     captured: Captured | None
-    read_ms: float
     error: EsperdError | None = None
 
 
@@ -140,14 +139,13 @@ class CheckpointWriter:
         return Written(manifest, num_bytes, self._elapsed_ms(start_s), error)
 
     def _read(self, checkpoint_id: str, generation: int, run_id: str) -> Loaded:
-        start_s = self._clock()
-        loaded = Loaded(generation, checkpoint_id, None, None, 0.0)
+        loaded = Loaded(generation, checkpoint_id, None, None)
         try:
             stored = self._store.get(checkpoint_id, run_id)
             loaded = replace(loaded, manifest=stored.manifest, captured=read_files(stored))
         except Exception as failure:  # noqa: BLE001 - whatever went wrong is the result
             loaded = replace(loaded, error=_as_error(failure))
-        return replace(loaded, read_ms=self._elapsed_ms(start_s))
+        return loaded
 
     def _mark_good(self, checkpoint_id: str, run_id: str) -> Marked:
         try:

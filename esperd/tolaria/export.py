@@ -25,10 +25,10 @@ from esperd.kasmina.folding import HOST, Folded
 from esperd.kasmina.lifecycle import LIVE
 from esperd.kasmina.site import quiet_eval
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.private_files import sync_directory
 from esperd.leyline.views import RunView, SeedView, Snapshot
 from esperd.leyline.vocabulary import Stage, TrainerPhase
 from esperd.oona.checkpoints.manifest import FileEntry
-from esperd.oona.checkpoints.pending import sync_directory
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 from esperd.tolaria import losses, saved_state
 from esperd.tolaria.export_files import FORMATS, Words, describe_file

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 from esperd.leyline.commands import RollbackCommand
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.restore_points import newest
+from esperd.leyline.restore_points import check_tier, is_on, lineage, newest
 from esperd.leyline.views import RestorePoint, TimelineView
-from esperd.leyline.vocabulary import RollbackTier
 from esperd.tolaria.catch_up import Position
 from esperd.tolaria.state_tree import Captured
 
@@ -137,7 +136,8 @@ class KeptStates:
     def newest_good(self, timelines: Sequence[TimelineView], before_step: int | None = None) -> KeptState | None:
         """The newest good state in the history of the last timeline, before a step if one is given."""
         there = [s for s in self._states if s.is_good and s.is_there and not s.is_by_chance]
-        known = [s for s in there if is_ancestor(s.position, timelines)]
+        steps = lineage(timelines, timelines[-1].timeline)
+        known = [s for s in there if is_on(steps, *s.position)]
         reachable = [s for s in known if before_step is None or s.step < before_step]
         return max(reachable, key=_age, default=None)
 
@@ -149,10 +149,7 @@ class KeptStates:
         Raises EsperdError ROLLBACK_TARGET.
         """
         found = self._named(command, timelines, germinated_step)
-        if command.tier is RollbackTier.FAST and found.captured is None:
-            raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.step} is not in memory")
-        if command.tier is RollbackTier.FULL and not found.checkpoint_id:
-            raise EsperdError("ROLLBACK_TARGET", detail=f"the state of step {found.step} is not on disk")
+        check_tier(command.tier, found.step, in_memory=found.captured is not None, on_disk=bool(found.checkpoint_id))
         return found
 
     def _named(
@@ -211,19 +208,3 @@ def _points(state: KeptState) -> Iterator[RestorePoint]:
     for name in names:
         in_memory = state.captured is not None and name == names[-1]
         yield RestorePoint(state.step, state.position[0], name, in_memory, state.is_good, state.num_bytes)
-
-
-def is_ancestor(position: Position, timelines: Sequence[TimelineView]) -> bool:
-    """Whether a position lies in the history of the last timeline: on it, or on a parent before the fork."""
-    by_number = {view.timeline: view for view in timelines}
-    view = timelines[-1]
-    timeline, step = position
-    if timeline == view.timeline:
-        return True
-    limit = view.fork_step
-    while view.parent:
-        limit = min(limit, view.fork_step)
-        if view.parent == timeline:
-            return step <= limit
-        view = by_number[view.parent]
-    return False

@@ -37,20 +37,22 @@ def resume(
     Raises EsperdError CHECKPOINT_MISMATCH when a sound checkpoint does not fit the task.
     """
     publisher, progress = parts.publisher, parts.progress
-    stored = [] if store is None else sorted(store.list(progress.run_id), key=_age)
+    first_revision = publisher.revision
+    listed = [] if store is None else sorted(store.list(progress.run_id), key=_age)
+    stored = list(listed)
     manifest, past = _restore(parts, store, stored, read_past)
     catch_up = CatchUp(
         past,
         progress.position,
-        first_revision=publisher.revision,
+        first_revision=first_revision,
         journal_revision=0 if manifest is None else manifest.journal_revision,
     )
     keeper.adopt(stored, None if manifest is None else progress.position)
     if store is not None:
-        keeper.avoid({one.path.name for one in store.list(progress.run_id)} - {one.path.name for one in stored})
+        left = {one.path for one in listed} - {one.path for one in stored}
+        keeper.avoid(path.name for path in left if path.exists())
         keeper.avoid(name for name, _ in store.damaged(progress.run_id))
     progress.resumed_from = "" if manifest is None else manifest.checkpoint_id
-    first_revision = publisher.revision
     parts.bridge.record(
         RunResumed(
             run_id=progress.run_id,

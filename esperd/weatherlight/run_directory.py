@@ -5,9 +5,7 @@ Main thread. The lock is the kernel's, so a killed daemon leaves none behind.
 
 from pathlib import Path
 
-from esperd.leyline.errors import EsperdError
-from esperd.oona.failures import JournalLocked, JournalUnreadable
-from esperd.oona.owner_lock import OwnerLock
+from esperd.oona.owner_lock import own_directory
 
 JOURNAL_NAME = "journal.sqlite"
 KEYRING_NAME = "keys.toml"
@@ -24,16 +22,7 @@ class RunDirectory:
             EsperdError: DIRECTORY_TAKEN (another daemon holds it) or CONFIG_UNREADABLE (it cannot be made or written).
         """
         self.path = path
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = OwnerLock(path / "esperd")
-        except JournalLocked as error:
-            raise EsperdError("DIRECTORY_TAKEN", path=path, pid=error.metadata["pid"]) from error
-        except JournalUnreadable as error:
-            raise EsperdError("CONFIG_UNREADABLE", path=path, detail=error.metadata["detail"]) from error
-        except OSError as error:
-            detail = f"the run directory cannot be used: {error.strerror or error}"
-            raise EsperdError("CONFIG_UNREADABLE", path=path, detail=detail) from error
+        self._lock = own_directory(path, "esperd", "CONFIG_UNREADABLE", "the run directory cannot be used: ")
 
     @property
     def journal_path(self) -> Path:

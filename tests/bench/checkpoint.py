@@ -24,6 +24,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from esperd.leyline.private_files import sync_directory
 from esperd.leyline.vocabulary import CheckpointKind
 from esperd.oona.checkpoints.manifest import Manifest
 from esperd.oona.checkpoints.retention import Retention
@@ -253,13 +254,6 @@ def rate(directory: Path, duration_s: float) -> list[float]:
     writer.close()
     store.release()
     return rates
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def since_ms(began_s: float) -> float:

@@ -18,6 +18,7 @@ from typing import Self
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
+from esperd.leyline.private_files import sync_directory
 from esperd.oona.checkpoints.manifest import MANIFEST_NAME, FileEntry, Manifest, is_valid_file_name, to_json
 from esperd.oona.checkpoints.reading import StoredCheckpoint
 
@@ -164,15 +165,6 @@ def make_directory(path: Path) -> None:
     except FileExistsError:
         return
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_failed(error: OSError, what: str) -> EsperdError:

@@ -11,12 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.private_files import sync_directory
 from esperd.oona.checkpoints.manifest import GOOD_NAME, is_valid_id
-from esperd.oona.checkpoints.pending import PendingCheckpoint, sync_directory, write_failed
+from esperd.oona.checkpoints.pending import PendingCheckpoint, write_failed
 from esperd.oona.checkpoints.reading import CheckpointReader
 from esperd.oona.checkpoints.retention import Retention, removable
-from esperd.oona.failures import JournalLocked, JournalUnreadable
-from esperd.oona.owner_lock import OwnerLock
+from esperd.oona.owner_lock import own_directory
 
 _HIDDEN = ".tmp-"
 
@@ -31,16 +31,7 @@ class CheckpointStore(CheckpointReader):
             EsperdError: DIRECTORY_TAKEN with the owner's pid, CHECKPOINT_DIRECTORY when the directory cannot be used.
         """
         super().__init__(directory)
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = OwnerLock(directory / "owner")
-        except JournalLocked as error:
-            raise EsperdError("DIRECTORY_TAKEN", path=directory, pid=error.metadata["pid"]) from error
-        except JournalUnreadable as error:
-            raise EsperdError("CHECKPOINT_DIRECTORY", path=directory, detail=error.metadata["detail"]) from error
-        except OSError as error:
-            detail = error.strerror or str(error)
-            raise EsperdError("CHECKPOINT_DIRECTORY", path=directory, detail=detail) from error
+        self._lock = own_directory(directory, "owner", "CHECKPOINT_DIRECTORY")
         self._numbers = itertools.count(1)
         self._pending: set[Path] = set()
         self.sweep()

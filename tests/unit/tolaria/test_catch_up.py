@@ -21,7 +21,7 @@ def past_of(*commands: tuple[int, int]) -> RunPast:
         )
         for step, n in commands
     )
-    return RunPast(settled, (), 9, (1, 60), 0, 0, frozenset(), (), base_revision=30)
+    return RunPast(settled, (), 9, (1, 60), 0, frozenset(), (), base_revision=30)
 
 
 def test_a_state_kept_in_history_leaves_what_is_still_to_be_repeated_behind_it():

@@ -98,7 +98,6 @@ class Journalled(Run):
             unsettled=unsettled,
             last_sequence=max((o.sequence for o in outcomes.values()), default=0),
             horizon=max(positions, default=(0, 0)),
-            max_revision=0,
             revision_offset=0,
             event_keys=frozenset(map(event_key, told)),
             timelines=(),
