@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from esperd.control.connections import OpenStream
 from esperd.leyline.verify import Verified
 
 
@@ -30,6 +31,13 @@ class Call:
     peer: str
     verified: Verified | None = None
     """Set for a unary method that is signed; messages of a session are verified one by one."""
+    stream: OpenStream | None = None
+    """Set for streams and sessions."""
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it came over a Unix socket."""
+        return self.peer.startswith("unix:")
 
     @property
     def signer(self) -> Verified:

@@ -17,8 +17,9 @@ from esperd.control.call import Call, Receive, Route, Send, Shape
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message, refusal_of, watch_bytes
-from esperd.control.entrance import Gate, parse
+from esperd.control.entrance import parse
 from esperd.control.errors import InvalidRequest, Violation, command_error
+from esperd.control.gate import Gate
 from esperd.control.pacing import COMMAND_UNITS, Pacer
 from esperd.control.pages import page_size
 from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
@@ -212,16 +213,16 @@ class CommandService:
         loop = asyncio.get_running_loop()
         submissions: Sequence[Submission] = ()
         try:
-            verified = self._gate.verify(self._policy, message.envelope, call.peer)
+            verified = self._gate.verify(self._policy, message.envelope, call)
         except EsperdError as refusal:
             return _Batch(number, (), _failed(refusal))
         try:
             submissions = _read_batch(verified.payload)
             await self._pacer.admit(COMMAND_UNITS * len(submissions), in_bunch=False)
         except EsperdError as refusal:
-            self._gate.note(self._policy, verified, call.peer, refusal)
+            self._gate.note(self._policy, verified, call, refusal)
             return _Batch(number, submissions, _failed(refusal))
-        self._gate.note(self._policy, verified, call.peer)
+        self._gate.note(self._policy, verified, call)
         answers = loop.create_task(self._desk.submit(_origin(call.method, verified), submissions, atomic=False))
         answers.add_done_callback(_look_at)  # nobody else does, if the stream breaks before its receipts
         return _Batch(number, submissions, answers)

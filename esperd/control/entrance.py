@@ -5,24 +5,24 @@ nothing of what any method does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
 import structlog
-from esper.leyline.v1 import envelope_pb2
 from google.protobuf.message import DecodeError, Message
 
-from esperd.control.audit import AuditTrail
 from esperd.control.call import Call, Route, SessionHandler, Shape, StreamHandler, UnaryHandler
+from esperd.control.connections import Connections, OpenStream
 from esperd.control.errors import DETAILS_KEY, InvalidRequest, Violation, code_of, status_of
+from esperd.control.gate import Gate
 from esperd.control.pacing import MESSAGE_UNITS, CallMeter, Pacer
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
-from esperd.leyline.verify import RequestRefused, Verified, Verifier
+from esperd.leyline.verify import Verified
 from esperd.leyline.vocabulary import Permission
-from esperd.oona.records import AuditEntry
 
 MessageT = TypeVar("MessageT", bound=Message)
 AnswerT = TypeVar("AnswerT", bytes, None)
@@ -39,55 +39,6 @@ def parse(kind: type[MessageT], data: bytes) -> MessageT:
         raise InvalidRequest([Violation("payload", f"is not a serialized {name}")]) from None
 
 
-class Gate:
-    """Verifies signed messages and leaves their rows in the audit trail."""
-
-    def __init__(self, verifier: Verifier, trail: AuditTrail, clock: Callable[[], float]) -> None:
-        self._verifier = verifier
-        self._trail = trail
-        self._clock = clock
-
-    def verify(self, policy: MethodPolicy, envelope: envelope_pb2.SignedEnvelope, peer: str) -> Verified:
-        """Checks 1 to 10 of the design. Raises RequestRefused, and writes its true cause into the trail."""
-        try:
-            return self._verifier.verify(
-                method=policy.method,
-                header=envelope.header,
-                payload=envelope.payload,
-                signature=envelope.signature,
-                peer=peer,
-                permission=policy.permission,
-            )
-        except RequestRefused as refusal:
-            # Of a request that nobody signed the payload says nothing, and hashing a megabyte for it is work.
-            self._trail.refused(
-                AuditEntry(
-                    "", refusal.key_id, peer, policy.method, b"", refusal.reason, refusal.audit_cause, self._clock()
-                )
-            )
-            raise
-
-    def note(self, policy: MethodPolicy, verified: Verified, peer: str, refusal: EsperdError | None = None) -> None:
-        """Write how a genuine request was answered."""
-        if not policy.audited:
-            return
-        decision, detail = ("OK", "") if refusal is None else (refusal.reason, refusal.message)
-        entry = AuditEntry(
-            verified.principal,
-            verified.key_id,
-            peer,
-            policy.method,
-            verified.payload_sha256,
-            decision,
-            detail,
-            self._clock(),
-        )
-        if refusal is None:
-            self._trail.accepted(entry)
-        else:
-            self._trail.refused(entry)
-
-
 class Entrance(grpc.GenericRpcHandler):
     """Gives gRPC a handler for every method, known or not."""
 
@@ -100,7 +51,7 @@ class Entrance(grpc.GenericRpcHandler):
         pacer: Pacer,
         urgent_pacer: Pacer,
         meter: CallMeter,
-        max_streams: int,
+        connections: Connections,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`urgent_pacer` slows what is refused or only looked at on the emergency lane; `pacer` everything else."""
@@ -109,9 +60,8 @@ class Entrance(grpc.GenericRpcHandler):
         self._pacer = pacer
         self._urgent_pacer = urgent_pacer
         self._meter = meter
-        self._max_streams = max_streams
+        self._connections = connections
         self._log = log
-        self.num_streams = 0
         self._handlers = {route.method: self._handler(route) for route in routes}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
 
@@ -135,34 +85,39 @@ class Entrance(grpc.GenericRpcHandler):
             case Shape.SESSION:
                 return grpc.stream_stream_rpc_method_handler(cast(Any, partial(self._serve_session, route, policy)))
 
+    def _called(self, route: Route, context: Context) -> Call:
+        peer = context.peer()
+        self._connections.note_call(peer)
+        return Call(route.method, peer)
+
     # Unary calls
 
     async def _serve_unary(self, route: Route, policy: MethodPolicy, data: bytes, context: Context) -> bytes:
-        answer = self._answer(route, policy, data, context.peer())
+        answer = self._answer(route, policy, data, self._called(route, context))
         return await self._translated(context, route.method, answer)
 
-    async def _answer(self, route: Route, policy: MethodPolicy, data: bytes, peer: str) -> bytes:
+    async def _answer(self, route: Route, policy: MethodPolicy, data: bytes, call: Call) -> bytes:
         handler = cast(UnaryHandler, route.handler)
         if not policy.signed:
             await (self._urgent_pacer if policy.urgent else self._pacer).admit()
-            response = await handler(Call(route.method, peer), parse(route.request, data))
+            response = await handler(call, parse(route.request, data))
             return response.SerializeToString()
         if policy.urgent:
             self._meter.count(1.0)
         else:
             await self._pacer.admit()
-        verified = await self._verified(route, policy, data, peer)
+        verified = await self._verified(route, policy, data, call)
         try:
-            response = await handler(Call(route.method, peer, verified), verified.payload)
+            response = await handler(replace(call, verified=verified), verified.payload)
         except EsperdError as refusal:
-            self._gate.note(policy, verified, peer, refusal)
+            self._gate.note(policy, verified, call, refusal)
             raise
-        self._gate.note(policy, verified, peer)
+        self._gate.note(policy, verified, call)
         return response.SerializeToString()
 
-    async def _verified(self, route: Route, policy: MethodPolicy, data: bytes, peer: str) -> Verified:
+    async def _verified(self, route: Route, policy: MethodPolicy, data: bytes, call: Call) -> Verified:
         try:
-            return self._gate.verify(policy, parse(cast(Any, route.request), data).envelope, peer)
+            return self._gate.verify(policy, parse(cast(Any, route.request), data).envelope, call)
         except EsperdError:
             # The emergency lane is exempt from pacing for those who may use it, not for those who may not.
             if policy.urgent:
@@ -177,30 +132,35 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve() -> None:
             await self._pacer.admit()
             request = parse(route.request, data)
-            with _Place(self):
-                await handler(Call(route.method, context.peer()), request, partial(self._send, context))
+            called = self._called(route, context)
+            with self._connections.open_stream(route.method, called.peer) as stream:
+                await handler(replace(called, stream=stream), request, partial(self._send, context, stream))
 
         await self._translated(context, policy.method, serve())
 
     async def _serve_session(self, route: Route, policy: MethodPolicy, _: object, context: Context) -> None:
         handler = cast(SessionHandler, route.handler)
 
-        async def receive() -> Message | None:
+        async def receive(stream: OpenStream) -> Message | None:
             data = await context.read()
             if data is grpc.aio.EOF:
                 return None
+            stream.num_received += 1
             await self._pacer.admit(MESSAGE_UNITS, in_bunch=False)
             return parse(route.request, data)
 
         async def serve() -> None:
             await self._pacer.admit()
-            with _Place(self):
-                await handler(Call(route.method, context.peer()), receive, partial(self._send, context))
+            called = self._called(route, context)
+            with self._connections.open_stream(route.method, called.peer) as stream:
+                send = partial(self._send, context, stream)
+                await handler(replace(called, stream=stream), partial(receive, stream), send)
 
         await self._translated(context, policy.method, serve())
 
-    async def _send(self, context: Context, data: bytes) -> None:
+    async def _send(self, context: Context, stream: OpenStream, data: bytes) -> None:
         self._meter.count(MESSAGE_UNITS)
+        stream.num_sent += 1
         await context.write(data)
 
     async def _refuse_unknown(self, _: object, context: Context) -> None:
@@ -225,22 +185,6 @@ class Entrance(grpc.GenericRpcHandler):
         status = status_of(refusal)
         await context.abort(code_of(refusal), status.message, ((DETAILS_KEY, status.SerializeToString()),))
         raise AssertionError("abort raises")
-
-
-class _Place:
-    """One of the bounded number of open streams."""
-
-    def __init__(self, entrance: Entrance) -> None:
-        self._entrance = entrance
-
-    def __enter__(self) -> None:
-        limit = self._entrance._max_streams
-        if self._entrance.num_streams >= limit:
-            raise EsperdError("TOO_MANY_STREAMS", limit=limit)
-        self._entrance.num_streams += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._entrance.num_streams -= 1
 
 
 def _plain_read(method: str) -> MethodPolicy:

@@ -12,8 +12,9 @@ from esper.leyline.v1 import field_report_pb2, policy_service_pb2
 
 from esperd.control.asked import read_report
 from esperd.control.call import Call, Receive, Route, Send, Shape
-from esperd.control.entrance import Gate, parse
+from esperd.control.entrance import parse
 from esperd.control.errors import InvalidRequest
+from esperd.control.gate import Gate
 from esperd.control.pages import page_size
 from esperd.control.policy_sessions import PolicySession, PolicySessions
 from esperd.control.rules import MAX_ID_BYTES, Rules
@@ -63,13 +64,13 @@ class PolicyService:
         first = await receive()
         if first is None:
             return
-        verified = self._gate.verify(self._policy, first.envelope, call.peer)
+        verified = self._gate.verify(self._policy, first.envelope, call)
         try:
             session = self._open(verified)
         except EsperdError as refusal:
-            self._gate.note(self._policy, verified, call.peer, refusal)
+            self._gate.note(self._policy, verified, call, refusal)
             raise
-        self._gate.note(self._policy, verified, call.peer)
+        self._gate.note(self._policy, verified, call)
         why = "its stream broke"
         try:
             await self._serve(call, session, receive, send)
@@ -141,10 +142,10 @@ class PolicyService:
 
     async def _read(self, call: Call, session: PolicySession, receive: Receive) -> None:
         while (message := await receive()) is not None:
-            verified = self._gate.verify(self._policy, message.envelope, call.peer)
+            verified = self._gate.verify(self._policy, message.envelope, call)
             decision = parse(policy_service_pb2.PolicyDecision, verified.payload)
             refusal = await self._decide(session, verified, decision)
-            self._gate.note(self._policy, verified, call.peer, refusal)
+            self._gate.note(self._policy, verified, call, refusal)
 
     async def _decide(
         self, session: PolicySession, verified: Verified, decision: policy_service_pb2.PolicyDecision

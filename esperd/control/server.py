@@ -21,11 +21,13 @@ from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
 from esperd.control.command_service import CommandService
 from esperd.control.condition import ConditionBoard
+from esperd.control.connections import Connections
 from esperd.control.emergency_service import EmergencyService
-from esperd.control.entrance import Entrance, Gate
+from esperd.control.entrance import Entrance
 from esperd.control.event_pump import EventPump
 from esperd.control.export_process import ExportProcess
 from esperd.control.exports import ExportDesk
+from esperd.control.gate import Gate
 from esperd.control.health import SERVICE as HEALTH_SERVICE
 from esperd.control.health import HealthService
 from esperd.control.identity import ServerIdentity
@@ -42,6 +44,7 @@ from esperd.control.run_service import RunService
 from esperd.control.server_service import ServerService
 from esperd.control.state_board import StateBoard
 from esperd.control.state_service import StateService
+from esperd.control.supervisor import Supervisor
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.method_policy import read_method_policies, services
@@ -86,6 +89,7 @@ class ControlServer:
         verifier: Verifier,
         settings: Settings,
         identity: ServerIdentity,
+        supervisor: Supervisor,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         log: structlog.stdlib.BoundLogger,
@@ -94,6 +98,7 @@ class ControlServer:
         export_command: Sequence[str] = (),
     ) -> None:
         """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`.
+        `supervisor` is the process around it.
 
         `store` holds the run's checkpoints; None means that there are none. `unsettled` are the commands without an
         outcome of earlier starts, which the trainer will carry out; None means that this start begins the run.
@@ -105,9 +110,11 @@ class ControlServer:
         self._verifier = verifier
         self._settings = settings
         self._identity = identity
+        self._supervisor = supervisor
         self._log = log
         self._policies = read_method_policies()
         self.conditions = ConditionBoard()
+        self.connections = Connections(clock, settings.control.max_streams)
         self._meter = CallMeter(time.thread_time)
         self._pacer, self._urgent_pacer = (self._make_pacer(monotonic, share) for share in (1.0, URGENT_SHARE))
         self._commands = CommandBoard(identity.epoch)
@@ -258,7 +265,7 @@ class ControlServer:
         self._trail = AuditTrail(self._recorder.append_later)
         is_ended = port.snapshot().run.phase is TrainerPhase.FINISHED
         self._history = RunHistory(self._recorder.append_later, clock, is_ended=is_ended)
-        self._gate = Gate(self._verifier, self._trail, clock)
+        self._gate = Gate(self._verifier, self._trail, self.connections, clock)
 
     def _build_desks(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         """Where commands and decisions are taken."""
@@ -354,6 +361,6 @@ class ControlServer:
             pacer=self._pacer,
             urgent_pacer=self._urgent_pacer,
             meter=self._meter,
-            max_streams=self._settings.control.max_streams,
+            connections=self.connections,
             log=self._log,
         )

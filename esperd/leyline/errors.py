@@ -41,6 +41,9 @@ _ROWS = (
     ("E-AUTH-012", "NONCE_CAPACITY", "RESOURCE_EXHAUSTED", "Too many requests are remembered at once.", "Wait for the time in RetryInfo; send high rates in batches."),
     ("E-AUTH-013", "PERMISSION_REQUIRED", "PERMISSION_DENIED", "The key of {principal} lacks the permission {permission}.", "Ask the operator for a key with that permission."),
     ("E-AUTH-014", "NO_KEYRING", "UNAUTHENTICATED", "This daemon has no key ring, so it accepts no signed request.", "Make one with esperd keys new and restart the daemon."),
+    ("E-AUTH-015", "UNIX_SOCKET_ONLY", "PERMISSION_DENIED", "{method} is answered over a Unix socket only.", "Call it on the daemon's own machine, through its socket."),
+    ("E-AUTH-016", "RATE_LIMITED", "RESOURCE_EXHAUSTED", "{principal} sends more than {rate} {what} a second.", "Wait for the time in RetryInfo; send high rates over CommandStream in batches."),
+    ("E-AUTH-017", "KEY_UNKNOWN", "NOT_FOUND", "There is no key {key_id} in the key ring.", "List them with esperctl keys list."),
     # Commands
     ("E-CMD-001", "COMMAND_INVALID", "INVALID_ARGUMENT", "The command is not valid: {detail}.", "Correct the named fields."),
     ("E-CMD-002", "REQUEST_ID_REUSED", "ALREADY_EXISTS", "The request id {request_id} stands for another request.", "Use a new request_id for a new request."),
@@ -79,6 +82,7 @@ _ROWS = (
     ("E-RUN-003", "RUN_FAILED", "FAILED_PRECONDITION", "The run failed: {detail}.", "Read the log for the traceback of the task."),
     ("E-RUN-006", "RUN_CATCHING_UP", "UNAVAILABLE", "The run is catching up with its earlier start (step {step} of {until}).", "Send it again when it has caught up; esperctl status shows it."),
     ("E-RUN-007", "RUN_STARTING", "UNAVAILABLE", "The run is still being set up.", "Send it again in a moment; esperctl status shows it."),
+    ("E-RUN-008", "RUN_ACTIVE", "FAILED_PRECONDITION", "The run {run_id} is {phase}.", "Stop it first: esperctl stop."),
     ("E-RUN-004", "EMERGENCY_UNKNOWN", "NOT_FOUND", "There is no emergency {emergency_id}.", "List them with esperctl status."),
     ("E-RUN-005", "EMERGENCY_UNACKNOWLEDGED", "DEADLINE_EXCEEDED", "The trainer has not yet acknowledged the emergency.", "It will at its next safe point; watch the state."),
     # Checkpoints, resume, rollback, export
@@ -123,6 +127,7 @@ _ROWS = (
     ("E-CFG-005", "DIRECTORY_TAKEN", "ALREADY_EXISTS", "{path} is in use by process {pid}.", "Stop that daemon, or choose another run directory."),
     ("E-CFG-006", "FILE_EXISTS", "ALREADY_EXISTS", "{path} exists already.", "Choose another place, or remove it."),
     ("E-CFG-007", "ADDRESS_UNUSABLE", "INVALID_ARGUMENT", "Cannot listen on {address}: {detail}.", "Use unix:PATH (at most 100 bytes) or 127.0.0.1:PORT with a free port."),
+    ("E-CFG-008", "TLS_INVALID", "INVALID_ARGUMENT", "The certificates for {address} cannot be used: {detail}.", "Correct tls_certificate, tls_private_key and tls_client_ca in [control]."),
     ("E-TASK-001", "TASK_NOT_FOUND", "NOT_FOUND", "The task {task} cannot be imported: {detail}.", "Write it as package.module:function, importable from the file's directory."),
     ("E-TASK-002", "TASK_INVALID", "INVALID_ARGUMENT", "The task {task} is not valid: {detail}.", "Return Task(model, optimizer, loss_fn, train_data, eval_data)."),
     ("E-TASK-003", "TASK_FAILED", "FAILED_PRECONDITION", "The task {task} raised {detail}.", "Fix the task; esperd check FILE runs one step of it."),

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from esper.leyline.v1 import (
+    admin_service_pb2,
+    audit_service_pb2,
     checkpoint_service_pb2,
     command_service_pb2,
     emergency_service_pb2,
@@ -26,6 +28,8 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import Permission
 
 _FILES = (
+    admin_service_pb2,
+    audit_service_pb2,
     checkpoint_service_pb2,
     command_service_pb2,
     emergency_service_pb2,
@@ -51,6 +55,8 @@ class MethodPolicy:
     """Whether each call leaves a row in the audit log."""
     urgent: bool
     """Exempt from pacing: the emergency lane."""
+    unix_only: bool = False
+    """Whether it is answered over a Unix socket only."""
 
 
 def services() -> tuple[ServiceDescriptor, ...]:
@@ -81,4 +87,4 @@ def _policy(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolic
     permission = Permission(declared.permission)
     if permission is not Permission.OBSERVE and not declared.signed:
         raise EsperdError("INTERNAL", detail=f"the method {name} needs {permission.name} but takes no signature")
-    return MethodPolicy(name, permission, declared.signed, declared.audited, declared.urgent)
+    return MethodPolicy(name, permission, declared.signed, declared.audited, declared.urgent, declared.unix_only)

@@ -63,6 +63,7 @@ class Daemon:
         new_run: bool,
         export_command: Sequence[str] = (),
     ) -> None:
+        """`new_run` begins one, whatever the directory holds."""
         self._settings = settings
         self._search_path = search_path
         self._directory = directory
@@ -78,6 +79,9 @@ class Daemon:
         self._server: ControlServer
         self._trainer: threading.Thread | None = None
         self._has_trainer_left = True
+        self._asked_to_end = asyncio.Event()
+        self.next_run_id = ""
+        """The run that the process is to begin after this daemon has ended; empty when there is none."""
 
     async def run(self) -> tuple[int, bool]:
         """Serve until told to end; returns (exit status, whether SIGINT ended it)."""
@@ -150,6 +154,7 @@ class Daemon:
             identity=ServerIdentity(
                 server_id=identity.daemon_id, epoch=identity.epoch, version=version("esperd"), run_id=identity.run_id
             ),
+            supervisor=self,
             clock=time.time,
             monotonic=time.monotonic,
             log=self._log,
@@ -225,7 +230,10 @@ class Daemon:
 
     async def _wait(self, signals: SignalRecord) -> str:
         """Wait for a signal, or for the run's end if that ends the daemon; returns the reason."""
-        reasons: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"signal": signals.first}
+        reasons: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "signal": signals.first,
+            "asked": self._has_been_asked,
+        }
         if self._settings.run.exit_when_finished:
             reasons["run ended"] = lambda: until_ended(self._bridge)
         watchdog = asyncio.create_task(watch(self._bridge, self._log))
@@ -234,6 +242,21 @@ class Daemon:
         for task in (*pending, watchdog):
             task.cancel()
         return waits[done.pop()]
+
+    async def _has_been_asked(self) -> None:
+        await self._asked_to_end.wait()
+
+    # What the control plane asks for
+
+    def drain(self) -> None:
+        """End as on SIGTERM."""
+        self._asked_to_end.set()
+
+    def start_run(self) -> str:
+        """End, so that the process begins a new run; returns its id."""
+        self.next_run_id = make_identity(self._settings, time.time()).run_id
+        self._asked_to_end.set()
+        return self.next_run_id
 
     # Shutdown
 

@@ -33,8 +33,10 @@ from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.sqlite_journal import SqliteJournal
 from esperd.weatherlight.serve import SWITCH_INTERVAL_S
+from tests.supervision import RecordingSupervisor
 
 ResultT = TypeVar("ResultT")
+
 SERVER_ID = "esperd-bench"
 
 
@@ -86,6 +88,7 @@ async def open_stage(bridge: Bridge, *, durable: bool = True) -> AsyncIterator[S
             ),
             settings=Settings(run=RunSettings(directory=name)),
             identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
+            supervisor=RecordingSupervisor(),
             clock=time.time,
             monotonic=time.monotonic,
             log=structlog.get_logger(),

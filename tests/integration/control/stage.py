@@ -59,6 +59,7 @@ from esperd.leyline.vocabulary import (
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.records import CommandRecord
 from esperd.oona.sqlite_journal import SqliteJournal
+from tests.supervision import RecordingSupervisor
 
 COST = Cost(100, 1000, 2000, 400)
 SECRETS = {name: secrets.token_bytes(32) for name in ("operator", "policy", "rival", "reader", "old")}
@@ -300,6 +301,7 @@ async def open_stage(
         verifier=verifier,
         settings=settings,
         identity=identity,
+        supervisor=RecordingSupervisor(),
         clock=time.time,
         monotonic=monotonic,
         log=structlog.get_logger(),

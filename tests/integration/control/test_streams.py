@@ -253,7 +253,7 @@ async def test_streams_are_bounded(directory: Any) -> None:
             await deltas(watch(stage), 1)
         assert decode_rpc_error(caught.value, "").reason == "TOO_MANY_STREAMS"
         calls[0].cancel()
-        await eventually(lambda: stage.server._entrance.num_streams < 2)
+        await eventually(lambda: stage.server.connections.num_streams < 2)
         await deltas(watch(stage), 1)
 
 

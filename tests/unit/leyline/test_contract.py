@@ -94,14 +94,14 @@ def test_catalogue_entry_is_sound(reason: str) -> None:
 
 
 def test_every_method_has_a_policy() -> None:
-    """25 methods or more, each with a permission; every change is signed and audited, every read is neither."""
+    """25 methods or more, each with a permission; every change is signed and audited, no read is audited."""
     policies = read_method_policies()
     assert set(policies) == {
         f"/{service.full_name}/{method.name}" for service in services() for method in service.methods
     }
     for policy in policies.values():
         reads = policy.permission is Permission.OBSERVE
-        assert policy.signed != reads, policy.method
+        assert policy.signed or reads, policy.method
         assert policy.audited != reads, policy.method
     urgent = {policy.method for policy in policies.values() if policy.urgent}
     assert all("EmergencyService" in method for method in urgent)

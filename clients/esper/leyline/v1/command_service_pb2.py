@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from esper.leyline.v1 import command_pb2 as esper_dot_leyline_dot_v1_dot_command__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
+from esper.leyline.v1 import state_service_pb2 as esper_dot_leyline_dot_v1_dot_state__service__pb2
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&esper/leyline/v1/command_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a!esper/leyline/v1/vocabulary.proto\"J\n\x14SubmitCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x15SubmitCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"E\n\x0c\x43ommandBatch\x12\x35\n\x08\x63ommands\x18\x01 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommand\"K\n\x15SubmitCommandsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"d\n\x16SubmitCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x1d\n\x15\x64uplicate_request_ids\x18\x02 \x03(\t\":\n\x14\x43\x61ncelCommandPayload\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"J\n\x14\x43\x61ncelCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\x15\x43\x61ncelCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"J\n\x14\x43ommandStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xa9\x01\n\x0e\x43ommandReceipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x90\x01\n\x15\x43ommandStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x32\n\x08receipts\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandReceipt\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"8\n\x11GetCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"@\n\x12GetCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"|\n\x13ListCommandsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12\x0f\n\x07seed_id\x18\x04 \x01(\t\"\\\n\x14ListCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x14WatchCommandsRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\x0c\x12\x16\n\x0erestart_on_gap\x18\x02 \x01(\x08\"l\n\x15WatchCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x32\x83\x06\n\x0e\x43ommandService\x12l\n\rSubmitCommand\x12&.esper.leyline.v1.SubmitCommandRequest\x1a\'.esper.leyline.v1.SubmitCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12o\n\x0eSubmitCommands\x12\'.esper.leyline.v1.SubmitCommandsRequest\x1a(.esper.leyline.v1.SubmitCommandsResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12l\n\rCancelCommand\x12&.esper.leyline.v1.CancelCommandRequest\x1a\'.esper.leyline.v1.CancelCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12p\n\rCommandStream\x12&.esper.leyline.v1.CommandStreamRequest\x1a\'.esper.leyline.v1.CommandStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12_\n\nGetCommand\x12#.esper.leyline.v1.GetCommandRequest\x1a$.esper.leyline.v1.GetCommandResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x65\n\x0cListCommands\x12%.esper.leyline.v1.ListCommandsRequest\x1a&.esper.leyline.v1.ListCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12j\n\rWatchCommands\x12&.esper.leyline.v1.WatchCommandsRequest\x1a\'.esper.leyline.v1.WatchCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&esper/leyline/v1/command_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a$esper/leyline/v1/state_service.proto\x1a!esper/leyline/v1/vocabulary.proto\"J\n\x14SubmitCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x15SubmitCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"E\n\x0c\x43ommandBatch\x12\x35\n\x08\x63ommands\x18\x01 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommand\"K\n\x15SubmitCommandsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"d\n\x16SubmitCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x1d\n\x15\x64uplicate_request_ids\x18\x02 \x03(\t\":\n\x14\x43\x61ncelCommandPayload\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"J\n\x14\x43\x61ncelCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\x15\x43\x61ncelCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"J\n\x14\x43ommandStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xa9\x01\n\x0e\x43ommandReceipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x90\x01\n\x15\x43ommandStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x32\n\x08receipts\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandReceipt\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"8\n\x11GetCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"@\n\x12GetCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"|\n\x13ListCommandsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12\x0f\n\x07seed_id\x18\x04 \x01(\t\"\\\n\x14ListCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x01\n\x14WatchCommandsRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\x0c\x12\x16\n\x0erestart_on_gap\x18\x02 \x01(\x08\x12\x32\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.DeliveryPolicy\x12\x1b\n\x13\x62ookmark_interval_s\x18\x04 \x01(\r\"\x95\x01\n\x15WatchCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x15\n\rnum_conflated\x18\x04 \x01(\x04\x12\x10\n\x08revision\x18\x05 \x01(\x04\x32\x83\x06\n\x0e\x43ommandService\x12l\n\rSubmitCommand\x12&.esper.leyline.v1.SubmitCommandRequest\x1a\'.esper.leyline.v1.SubmitCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12o\n\x0eSubmitCommands\x12\'.esper.leyline.v1.SubmitCommandsRequest\x1a(.esper.leyline.v1.SubmitCommandsResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12l\n\rCancelCommand\x12&.esper.leyline.v1.CancelCommandRequest\x1a\'.esper.leyline.v1.CancelCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12p\n\rCommandStream\x12&.esper.leyline.v1.CommandStreamRequest\x1a\'.esper.leyline.v1.CommandStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12_\n\nGetCommand\x12#.esper.leyline.v1.GetCommandRequest\x1a$.esper.leyline.v1.GetCommandResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x65\n\x0cListCommands\x12%.esper.leyline.v1.ListCommandsRequest\x1a&.esper.leyline.v1.ListCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12j\n\rWatchCommands\x12&.esper.leyline.v1.WatchCommandsRequest\x1a\'.esper.leyline.v1.WatchCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,40 +50,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDSERVICE'].methods_by_name['ListCommands']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_COMMANDSERVICE'].methods_by_name['WatchCommands']._loaded_options = None
   _globals['_COMMANDSERVICE'].methods_by_name['WatchCommands']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_SUBMITCOMMANDREQUEST']._serialized_start=192
-  _globals['_SUBMITCOMMANDREQUEST']._serialized_end=266
-  _globals['_SUBMITCOMMANDRESPONSE']._serialized_start=268
-  _globals['_SUBMITCOMMANDRESPONSE']._serialized_end=354
-  _globals['_COMMANDBATCH']._serialized_start=356
-  _globals['_COMMANDBATCH']._serialized_end=425
-  _globals['_SUBMITCOMMANDSREQUEST']._serialized_start=427
-  _globals['_SUBMITCOMMANDSREQUEST']._serialized_end=502
-  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_start=504
-  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_end=604
-  _globals['_CANCELCOMMANDPAYLOAD']._serialized_start=606
-  _globals['_CANCELCOMMANDPAYLOAD']._serialized_end=664
-  _globals['_CANCELCOMMANDREQUEST']._serialized_start=666
-  _globals['_CANCELCOMMANDREQUEST']._serialized_end=740
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=742
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=809
-  _globals['_COMMANDSTREAMREQUEST']._serialized_start=811
-  _globals['_COMMANDSTREAMREQUEST']._serialized_end=885
-  _globals['_COMMANDRECEIPT']._serialized_start=888
-  _globals['_COMMANDRECEIPT']._serialized_end=1057
-  _globals['_COMMANDSTREAMRESPONSE']._serialized_start=1060
-  _globals['_COMMANDSTREAMRESPONSE']._serialized_end=1204
-  _globals['_GETCOMMANDREQUEST']._serialized_start=1206
-  _globals['_GETCOMMANDREQUEST']._serialized_end=1262
-  _globals['_GETCOMMANDRESPONSE']._serialized_start=1264
-  _globals['_GETCOMMANDRESPONSE']._serialized_end=1328
-  _globals['_LISTCOMMANDSREQUEST']._serialized_start=1330
-  _globals['_LISTCOMMANDSREQUEST']._serialized_end=1454
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=1456
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=1548
-  _globals['_WATCHCOMMANDSREQUEST']._serialized_start=1550
-  _globals['_WATCHCOMMANDSREQUEST']._serialized_end=1618
-  _globals['_WATCHCOMMANDSRESPONSE']._serialized_start=1620
-  _globals['_WATCHCOMMANDSRESPONSE']._serialized_end=1728
-  _globals['_COMMANDSERVICE']._serialized_start=1731
-  _globals['_COMMANDSERVICE']._serialized_end=2502
+  _globals['_SUBMITCOMMANDREQUEST']._serialized_start=230
+  _globals['_SUBMITCOMMANDREQUEST']._serialized_end=304
+  _globals['_SUBMITCOMMANDRESPONSE']._serialized_start=306
+  _globals['_SUBMITCOMMANDRESPONSE']._serialized_end=392
+  _globals['_COMMANDBATCH']._serialized_start=394
+  _globals['_COMMANDBATCH']._serialized_end=463
+  _globals['_SUBMITCOMMANDSREQUEST']._serialized_start=465
+  _globals['_SUBMITCOMMANDSREQUEST']._serialized_end=540
+  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_start=542
+  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_end=642
+  _globals['_CANCELCOMMANDPAYLOAD']._serialized_start=644
+  _globals['_CANCELCOMMANDPAYLOAD']._serialized_end=702
+  _globals['_CANCELCOMMANDREQUEST']._serialized_start=704
+  _globals['_CANCELCOMMANDREQUEST']._serialized_end=778
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=780
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=847
+  _globals['_COMMANDSTREAMREQUEST']._serialized_start=849
+  _globals['_COMMANDSTREAMREQUEST']._serialized_end=923
+  _globals['_COMMANDRECEIPT']._serialized_start=926
+  _globals['_COMMANDRECEIPT']._serialized_end=1095
+  _globals['_COMMANDSTREAMRESPONSE']._serialized_start=1098
+  _globals['_COMMANDSTREAMRESPONSE']._serialized_end=1242
+  _globals['_GETCOMMANDREQUEST']._serialized_start=1244
+  _globals['_GETCOMMANDREQUEST']._serialized_end=1300
+  _globals['_GETCOMMANDRESPONSE']._serialized_start=1302
+  _globals['_GETCOMMANDRESPONSE']._serialized_end=1366
+  _globals['_LISTCOMMANDSREQUEST']._serialized_start=1368
+  _globals['_LISTCOMMANDSREQUEST']._serialized_end=1492
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=1494
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=1586
+  _globals['_WATCHCOMMANDSREQUEST']._serialized_start=1589
+  _globals['_WATCHCOMMANDSREQUEST']._serialized_end=1738
+  _globals['_WATCHCOMMANDSRESPONSE']._serialized_start=1741
+  _globals['_WATCHCOMMANDSRESPONSE']._serialized_end=1890
+  _globals['_COMMANDSERVICE']._serialized_start=1893
+  _globals['_COMMANDSERVICE']._serialized_end=2664
 # @@protoc_insertion_point(module_scope)

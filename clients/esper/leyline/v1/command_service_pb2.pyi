@@ -1,6 +1,7 @@
 from esper.leyline.v1 import command_pb2 as _command_pb2
 from esper.leyline.v1 import envelope_pb2 as _envelope_pb2
 from esper.leyline.v1 import options_pb2 as _options_pb2
+from esper.leyline.v1 import state_service_pb2 as _state_service_pb2
 from esper.leyline.v1 import vocabulary_pb2 as _vocabulary_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -129,19 +130,27 @@ class ListCommandsResponse(_message.Message):
     def __init__(self, commands: _Optional[_Iterable[_Union[_command_pb2.Command, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WatchCommandsRequest(_message.Message):
-    __slots__ = ("resume_token", "restart_on_gap")
+    __slots__ = ("resume_token", "restart_on_gap", "delivery", "bookmark_interval_s")
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESTART_ON_GAP_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    BOOKMARK_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     resume_token: bytes
     restart_on_gap: bool
-    def __init__(self, resume_token: _Optional[bytes] = ..., restart_on_gap: _Optional[bool] = ...) -> None: ...
+    delivery: _state_service_pb2.DeliveryPolicy
+    bookmark_interval_s: int
+    def __init__(self, resume_token: _Optional[bytes] = ..., restart_on_gap: _Optional[bool] = ..., delivery: _Optional[_Union[_state_service_pb2.DeliveryPolicy, str]] = ..., bookmark_interval_s: _Optional[int] = ...) -> None: ...
 
 class WatchCommandsResponse(_message.Message):
-    __slots__ = ("commands", "resume_token", "draining")
+    __slots__ = ("commands", "resume_token", "draining", "num_conflated", "revision")
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    NUM_CONFLATED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     commands: _containers.RepeatedCompositeFieldContainer[_command_pb2.Command]
     resume_token: bytes
     draining: bool
-    def __init__(self, commands: _Optional[_Iterable[_Union[_command_pb2.Command, _Mapping]]] = ..., resume_token: _Optional[bytes] = ..., draining: _Optional[bool] = ...) -> None: ...
+    num_conflated: int
+    revision: int
+    def __init__(self, commands: _Optional[_Iterable[_Union[_command_pb2.Command, _Mapping]]] = ..., resume_token: _Optional[bytes] = ..., draining: _Optional[bool] = ..., num_conflated: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/options.proto\x12\x10\x65sper.leyline.v1\x1a google/protobuf/descriptor.proto\"q\n\x0cMethodPolicy\x12\x30\n\npermission\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\x0e\n\x06signed\x18\x02 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x03 \x01(\x08\x12\x0e\n\x06urgent\x18\x04 \x01(\x08*\xb8\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x16\n\x12PERMISSION_OBSERVE\x10\x01\x12\x16\n\x12PERMISSION_COMMAND\x10\x02\x12\x18\n\x14PERMISSION_EMERGENCY\x10\x03\x12\x16\n\x12PERMISSION_COMPILE\x10\x04\x12\x16\n\x12PERMISSION_OPERATE\x10\x05\x12\x14\n\x10PERMISSION_ADMIN\x10\x06:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x87\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.MethodPolicyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/options.proto\x12\x10\x65sper.leyline.v1\x1a google/protobuf/descriptor.proto\"\x84\x01\n\x0cMethodPolicy\x12\x30\n\npermission\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\x0e\n\x06signed\x18\x02 \x01(\x08\x12\x0f\n\x07\x61udited\x18\x03 \x01(\x08\x12\x0e\n\x06urgent\x18\x04 \x01(\x08\x12\x11\n\tunix_only\x18\x05 \x01(\x08*\xb8\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x16\n\x12PERMISSION_OBSERVE\x10\x01\x12\x16\n\x12PERMISSION_COMMAND\x10\x02\x12\x18\n\x14PERMISSION_EMERGENCY\x10\x03\x12\x16\n\x12PERMISSION_COMPILE\x10\x04\x12\x16\n\x12PERMISSION_OPERATE\x10\x05\x12\x14\n\x10PERMISSION_ADMIN\x10\x06:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xc5\x87\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.MethodPolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERMISSION']._serialized_start=202
-  _globals['_PERMISSION']._serialized_end=386
-  _globals['_METHODPOLICY']._serialized_start=86
-  _globals['_METHODPOLICY']._serialized_end=199
+  _globals['_PERMISSION']._serialized_start=222
+  _globals['_PERMISSION']._serialized_end=406
+  _globals['_METHODPOLICY']._serialized_start=87
+  _globals['_METHODPOLICY']._serialized_end=219
 # @@protoc_insertion_point(module_scope)

@@ -26,13 +26,15 @@ POLICY_FIELD_NUMBER: _ClassVar[int]
 policy: _descriptor.FieldDescriptor
 
 class MethodPolicy(_message.Message):
-    __slots__ = ("permission", "signed", "audited", "urgent")
+    __slots__ = ("permission", "signed", "audited", "urgent", "unix_only")
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     AUDITED_FIELD_NUMBER: _ClassVar[int]
     URGENT_FIELD_NUMBER: _ClassVar[int]
+    UNIX_ONLY_FIELD_NUMBER: _ClassVar[int]
     permission: Permission
     signed: bool
     audited: bool
     urgent: bool
-    def __init__(self, permission: _Optional[_Union[Permission, str]] = ..., signed: _Optional[bool] = ..., audited: _Optional[bool] = ..., urgent: _Optional[bool] = ...) -> None: ...
+    unix_only: bool
+    def __init__(self, permission: _Optional[_Union[Permission, str]] = ..., signed: _Optional[bool] = ..., audited: _Optional[bool] = ..., urgent: _Optional[bool] = ..., unix_only: _Optional[bool] = ...) -> None: ...

@@ -45,6 +45,11 @@ class RunServiceStub:
                 request_serializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.StartRun = channel.unary_unary(
+                '/esper.leyline.v1.RunService/StartRun',
+                request_serializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunRequest.SerializeToString,
+                response_deserializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunResponse.FromString,
+                _registered_method=True)
         self.StopRun = channel.unary_unary(
                 '/esper.leyline.v1.RunService/StopRun',
                 request_serializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.StopRunRequest.SerializeToString,
@@ -70,6 +75,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartRun(self, request, context):
+        """Begin a new run of the daemon's configuration once the current one is over. The daemon ends its streams with resume
+        tokens, as when it drains, and serves again with a new epoch. The payload is a StartRunPayload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopRun(self, request, context):
         """End the current run at the next safe point; the daemon stays up. Signed; the payload is a StopRunPayload.
         """
@@ -89,6 +102,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsRequest.FromString,
                     response_serializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'StartRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRun,
+                    request_deserializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunRequest.FromString,
+                    response_serializer=esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunResponse.SerializeToString,
             ),
             'StopRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StopRun,
@@ -151,6 +169,33 @@ class RunService:
             '/esper.leyline.v1.RunService/ListRuns',
             esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
             esper_dot_leyline_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/esper.leyline.v1.RunService/StartRun',
+            esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunRequest.SerializeToString,
+            esper_dot_leyline_dot_v1_dot_run__service__pb2.StartRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class RunServiceStub:
     """One run; an empty id means the current one."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """The runs of this journal, newest first."""
+    StartRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.StartRunRequest, _run_service_pb2.StartRunResponse]
+    """Begin a new run of the daemon's configuration once the current one is over. The daemon ends its streams with resume
+    tokens, as when it drains, and serves again with a new epoch. The payload is a StartRunPayload.
+    """
     StopRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.StopRunRequest, _run_service_pb2.StopRunResponse]
     """End the current run at the next safe point; the daemon stays up. Signed; the payload is a StopRunPayload."""
 
@@ -49,6 +53,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """One run; an empty id means the current one."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """The runs of this journal, newest first."""
+    StartRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.StartRunRequest, _run_service_pb2.StartRunResponse]  # type: ignore[assignment]
+    """Begin a new run of the daemon's configuration once the current one is over. The daemon ends its streams with resume
+    tokens, as when it drains, and serves again with a new epoch. The payload is a StartRunPayload.
+    """
     StopRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.StopRunRequest, _run_service_pb2.StopRunResponse]  # type: ignore[assignment]
     """End the current run at the next safe point; the daemon stays up. Signed; the payload is a StopRunPayload."""
 
@@ -70,6 +78,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
         """The runs of this journal, newest first."""
+
+    @_abc_1.abstractmethod
+    def StartRun(
+        self,
+        request: _run_service_pb2.StartRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.StartRunResponse, _abc.Awaitable[_run_service_pb2.StartRunResponse]]:
+        """Begin a new run of the daemon's configuration once the current one is over. The daemon ends its streams with resume
+        tokens, as when it drains, and serves again with a new epoch. The payload is a StartRunPayload.
+        """
 
     @_abc_1.abstractmethod
     def StopRun(

@@ -1,5 +1,6 @@
 import datetime
 
+from esper.leyline.v1 import envelope_pb2 as _envelope_pb2
 from esper.leyline.v1 import options_pb2 as _options_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -52,6 +53,46 @@ class GetServerInfoResponse(_message.Message):
     run_id: str
     torch_version: str
     def __init__(self, server_id: _Optional[str] = ..., epoch: _Optional[bytes] = ..., server_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., run_id: _Optional[str] = ..., torch_version: _Optional[str] = ...) -> None: ...
+
+class CheckAccessPayload(_message.Message):
+    __slots__ = ("methods",)
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, methods: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CheckAccessRequest(_message.Message):
+    __slots__ = ("envelope",)
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    envelope: _envelope_pb2.SignedEnvelope
+    def __init__(self, envelope: _Optional[_Union[_envelope_pb2.SignedEnvelope, _Mapping]] = ...) -> None: ...
+
+class MethodAccess(_message.Message):
+    __slots__ = ("method", "permission", "allowed", "why_not")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    WHY_NOT_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    permission: _options_pb2.Permission
+    allowed: bool
+    why_not: str
+    def __init__(self, method: _Optional[str] = ..., permission: _Optional[_Union[_options_pb2.Permission, str]] = ..., allowed: _Optional[bool] = ..., why_not: _Optional[str] = ...) -> None: ...
+
+class CheckAccessResponse(_message.Message):
+    __slots__ = ("principal", "key_id", "key_state", "permissions", "not_after", "methods")
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_STATE_FIELD_NUMBER: _ClassVar[int]
+    PERMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    principal: str
+    key_id: str
+    key_state: str
+    permissions: _containers.RepeatedScalarFieldContainer[_options_pb2.Permission]
+    not_after: _timestamp_pb2.Timestamp
+    methods: _containers.RepeatedCompositeFieldContainer[MethodAccess]
+    def __init__(self, principal: _Optional[str] = ..., key_id: _Optional[str] = ..., key_state: _Optional[str] = ..., permissions: _Optional[_Iterable[_Union[_options_pb2.Permission, str]]] = ..., not_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., methods: _Optional[_Iterable[_Union[MethodAccess, _Mapping]]] = ...) -> None: ...
 
 class WatchServerStateRequest(_message.Message):
     __slots__ = ()

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ServerServiceStub:
-    """Who this daemon is; nothing here needs a signature.
+    """Who this daemon is, and what a key may do there.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class ServerServiceStub:
                 request_serializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.CheckAccess = channel.unary_unary(
+                '/esper.leyline.v1.ServerService/CheckAccess',
+                request_serializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessRequest.SerializeToString,
+                response_deserializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessResponse.FromString,
+                _registered_method=True)
         self.WatchServerState = channel.unary_stream(
                 '/esper.leyline.v1.ServerService/WatchServerState',
                 request_serializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.WatchServerStateRequest.SerializeToString,
@@ -48,11 +53,18 @@ class ServerServiceStub:
 
 
 class ServerServiceServicer:
-    """Who this daemon is; nothing here needs a signature.
+    """Who this daemon is, and what a key may do there.
     """
 
     def GetServerInfo(self, request, context):
         """The daemon's id, epoch, clock, versions, capabilities and limits: what a signer needs first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckAccess(self, request, context):
+        """What the signing key may do: every active key may ask. The payload is a CheckAccessPayload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     request_deserializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoRequest.FromString,
                     response_serializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoResponse.SerializeToString,
             ),
+            'CheckAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAccess,
+                    request_deserializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessRequest.FromString,
+                    response_serializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessResponse.SerializeToString,
+            ),
             'WatchServerState': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchServerState,
                     request_deserializer=esper_dot_leyline_dot_v1_dot_server__service__pb2.WatchServerStateRequest.FromString,
@@ -87,7 +104,7 @@ def add_ServerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ServerService:
-    """Who this daemon is; nothing here needs a signature.
+    """Who this daemon is, and what a key may do there.
     """
 
     @staticmethod
@@ -107,6 +124,33 @@ class ServerService:
             '/esper.leyline.v1.ServerService/GetServerInfo',
             esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoRequest.SerializeToString,
             esper_dot_leyline_dot_v1_dot_server__service__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/esper.leyline.v1.ServerService/CheckAccess',
+            esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessRequest.SerializeToString,
+            esper_dot_leyline_dot_v1_dot_server__service__pb2.CheckAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ServerServiceStub:
-    """Who this daemon is; nothing here needs a signature."""
+    """Who this daemon is, and what a key may do there."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,21 +35,25 @@ class ServerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ServerServiceAsyncStub: ...
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_service_pb2.GetServerInfoRequest, _server_service_pb2.GetServerInfoResponse]
     """The daemon's id, epoch, clock, versions, capabilities and limits: what a signer needs first."""
+    CheckAccess: _grpc.UnaryUnaryMultiCallable[_server_service_pb2.CheckAccessRequest, _server_service_pb2.CheckAccessResponse]
+    """What the signing key may do: every active key may ask. The payload is a CheckAccessPayload."""
     WatchServerState: _grpc.UnaryStreamMultiCallable[_server_service_pb2.WatchServerStateRequest, _server_service_pb2.WatchServerStateResponse]
     """The daemon's state as it changes, until it drains."""
 
 @_typing.type_check_only
 class ServerServiceAsyncStub(ServerServiceStub):
-    """Who this daemon is; nothing here needs a signature."""
+    """Who this daemon is, and what a key may do there."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_service_pb2.GetServerInfoRequest, _server_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """The daemon's id, epoch, clock, versions, capabilities and limits: what a signer needs first."""
+    CheckAccess: _aio.UnaryUnaryMultiCallable[_server_service_pb2.CheckAccessRequest, _server_service_pb2.CheckAccessResponse]  # type: ignore[assignment]
+    """What the signing key may do: every active key may ask. The payload is a CheckAccessPayload."""
     WatchServerState: _aio.UnaryStreamMultiCallable[_server_service_pb2.WatchServerStateRequest, _server_service_pb2.WatchServerStateResponse]  # type: ignore[assignment]
     """The daemon's state as it changes, until it drains."""
 
 class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who this daemon is; nothing here needs a signature."""
+    """Who this daemon is, and what a key may do there."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -58,6 +62,14 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_server_service_pb2.GetServerInfoResponse, _abc.Awaitable[_server_service_pb2.GetServerInfoResponse]]:
         """The daemon's id, epoch, clock, versions, capabilities and limits: what a signer needs first."""
+
+    @_abc_1.abstractmethod
+    def CheckAccess(
+        self,
+        request: _server_service_pb2.CheckAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_service_pb2.CheckAccessResponse, _abc.Awaitable[_server_service_pb2.CheckAccessResponse]]:
+        """What the signing key may do: every active key may ask. The payload is a CheckAccessPayload."""
 
     @_abc_1.abstractmethod
     def WatchServerState(

@@ -26,7 +26,7 @@ from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/telemetry_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12ListMetricsRequest\"C\n\x10MetricDescriptor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"J\n\x13ListMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\".esper.leyline.v1.MetricDescriptor\"q\n\x16StreamTelemetryRequest\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x18\n\x10max_frames_per_s\x18\x02 \x01(\x02\x12\x13\n\x0blatest_only\x18\x03 \x01(\x08\x12\x17\n\x0fmin_event_level\x18\x04 \x01(\t\"g\n\x0cMetricSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x14\n\x0cglobal_steps\x18\x03 \x03(\x04\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x15\n\rtimes_unix_ns\x18\x05 \x03(\x10\"\x90\x02\n\x0eTelemetryEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x44\n\nattributes\x18\x04 \x03(\x0b\x32\x30.esper.leyline.v1.TelemetryEvent.AttributesEntry\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x0eTelemetryFrame\x12\x14\n\x0c\x66rame_number\x18\x01 \x01(\x04\x12.\n\x06series\x18\x02 \x03(\x0b\x32\x1e.esper.leyline.v1.MetricSeries\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.TelemetryEvent\x12\x18\n\x10num_ring_dropped\x18\x04 \x01(\x04\x12\x10\n\x08timeline\x18\x05 \x01(\r\"x\n\x17StreamTelemetryResponse\x12/\n\x05\x66rame\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.TelemetryFrame\x12\x1a\n\x12num_frames_dropped\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x32\xe8\x01\n\x10TelemetryService\x12\x62\n\x0bListMetrics\x12$.esper.leyline.v1.ListMetricsRequest\x1a%.esper.leyline.v1.ListMetricsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12p\n\x0fStreamTelemetry\x12(.esper.leyline.v1.StreamTelemetryRequest\x1a).esper.leyline.v1.StreamTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/telemetry_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12ListMetricsRequest\"C\n\x10MetricDescriptor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"J\n\x13ListMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\".esper.leyline.v1.MetricDescriptor\"\x80\x01\n\x15QueryTelemetryRequest\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x11\n\x04slot\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nfirst_step\x18\x03 \x01(\x04\x12\x11\n\tlast_step\x18\x04 \x01(\x04\x12\x13\n\x0bmax_buckets\x18\x05 \x01(\rB\x07\n\x05_slot\"\x95\x01\n\x0fTelemetryBucket\x12\x12\n\nfirst_step\x18\x01 \x01(\x04\x12\x11\n\tlast_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x0f\n\x07minimum\x18\x04 \x01(\x01\x12\x0f\n\x07maximum\x18\x05 \x01(\x01\x12\x0c\n\x04mean\x18\x06 \x01(\x01\x12\x16\n\x0enum_not_finite\x18\x07 \x01(\x04\"s\n\x0fTelemetrySeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x32\n\x07\x62uckets\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.TelemetryBucket\"u\n\x16QueryTelemetryResponse\x12\x31\n\x06series\x18\x01 \x03(\x0b\x32!.esper.leyline.v1.TelemetrySeries\x12\x13\n\x0boldest_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_dropped\x18\x03 \x01(\x04\"q\n\x16StreamTelemetryRequest\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x18\n\x10max_frames_per_s\x18\x02 \x01(\x02\x12\x13\n\x0blatest_only\x18\x03 \x01(\x08\x12\x17\n\x0fmin_event_level\x18\x04 \x01(\t\"g\n\x0cMetricSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x14\n\x0cglobal_steps\x18\x03 \x03(\x04\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x15\n\rtimes_unix_ns\x18\x05 \x03(\x10\"\x90\x02\n\x0eTelemetryEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x44\n\nattributes\x18\x04 \x03(\x0b\x32\x30.esper.leyline.v1.TelemetryEvent.AttributesEntry\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x0eTelemetryFrame\x12\x14\n\x0c\x66rame_number\x18\x01 \x01(\x04\x12.\n\x06series\x18\x02 \x03(\x0b\x32\x1e.esper.leyline.v1.MetricSeries\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.TelemetryEvent\x12\x18\n\x10num_ring_dropped\x18\x04 \x01(\x04\x12\x10\n\x08timeline\x18\x05 \x01(\r\"x\n\x17StreamTelemetryResponse\x12/\n\x05\x66rame\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.TelemetryFrame\x12\x1a\n\x12num_frames_dropped\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x32\xd5\x02\n\x10TelemetryService\x12\x62\n\x0bListMetrics\x12$.esper.leyline.v1.ListMetricsRequest\x1a%.esper.leyline.v1.ListMetricsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12k\n\x0eQueryTelemetry\x12\'.esper.leyline.v1.QueryTelemetryRequest\x1a(.esper.leyline.v1.QueryTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12p\n\x0fStreamTelemetry\x12(.esper.leyline.v1.StreamTelemetryRequest\x1a).esper.leyline.v1.StreamTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_TELEMETRYSERVICE'].methods_by_name['ListMetrics']._loaded_options = None
   _globals['_TELEMETRYSERVICE'].methods_by_name['ListMetrics']._serialized_options = b'\252\274\030\002\010\001'
+  _globals['_TELEMETRYSERVICE'].methods_by_name['QueryTelemetry']._loaded_options = None
+  _globals['_TELEMETRYSERVICE'].methods_by_name['QueryTelemetry']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_TELEMETRYSERVICE'].methods_by_name['StreamTelemetry']._loaded_options = None
   _globals['_TELEMETRYSERVICE'].methods_by_name['StreamTelemetry']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_LISTMETRICSREQUEST']._serialized_start=127
@@ -45,18 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICDESCRIPTOR']._serialized_end=216
   _globals['_LISTMETRICSRESPONSE']._serialized_start=218
   _globals['_LISTMETRICSRESPONSE']._serialized_end=292
-  _globals['_STREAMTELEMETRYREQUEST']._serialized_start=294
-  _globals['_STREAMTELEMETRYREQUEST']._serialized_end=407
-  _globals['_METRICSERIES']._serialized_start=409
-  _globals['_METRICSERIES']._serialized_end=512
-  _globals['_TELEMETRYEVENT']._serialized_start=515
-  _globals['_TELEMETRYEVENT']._serialized_end=787
-  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_start=738
-  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_end=787
-  _globals['_TELEMETRYFRAME']._serialized_start=790
-  _globals['_TELEMETRYFRAME']._serialized_end=970
-  _globals['_STREAMTELEMETRYRESPONSE']._serialized_start=972
-  _globals['_STREAMTELEMETRYRESPONSE']._serialized_end=1092
-  _globals['_TELEMETRYSERVICE']._serialized_start=1095
-  _globals['_TELEMETRYSERVICE']._serialized_end=1327
+  _globals['_QUERYTELEMETRYREQUEST']._serialized_start=295
+  _globals['_QUERYTELEMETRYREQUEST']._serialized_end=423
+  _globals['_TELEMETRYBUCKET']._serialized_start=426
+  _globals['_TELEMETRYBUCKET']._serialized_end=575
+  _globals['_TELEMETRYSERIES']._serialized_start=577
+  _globals['_TELEMETRYSERIES']._serialized_end=692
+  _globals['_QUERYTELEMETRYRESPONSE']._serialized_start=694
+  _globals['_QUERYTELEMETRYRESPONSE']._serialized_end=811
+  _globals['_STREAMTELEMETRYREQUEST']._serialized_start=813
+  _globals['_STREAMTELEMETRYREQUEST']._serialized_end=926
+  _globals['_METRICSERIES']._serialized_start=928
+  _globals['_METRICSERIES']._serialized_end=1031
+  _globals['_TELEMETRYEVENT']._serialized_start=1034
+  _globals['_TELEMETRYEVENT']._serialized_end=1306
+  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_start=1257
+  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_end=1306
+  _globals['_TELEMETRYFRAME']._serialized_start=1309
+  _globals['_TELEMETRYFRAME']._serialized_end=1489
+  _globals['_STREAMTELEMETRYRESPONSE']._serialized_start=1491
+  _globals['_STREAMTELEMETRYRESPONSE']._serialized_end=1611
+  _globals['_TELEMETRYSERVICE']._serialized_start=1614
+  _globals['_TELEMETRYSERVICE']._serialized_end=1955
 # @@protoc_insertion_point(module_scope)

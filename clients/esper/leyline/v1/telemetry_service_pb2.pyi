@@ -30,6 +30,60 @@ class ListMetricsResponse(_message.Message):
     metrics: _containers.RepeatedCompositeFieldContainer[MetricDescriptor]
     def __init__(self, metrics: _Optional[_Iterable[_Union[MetricDescriptor, _Mapping]]] = ...) -> None: ...
 
+class QueryTelemetryRequest(_message.Message):
+    __slots__ = ("metrics", "slot", "first_step", "last_step", "max_buckets")
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    MAX_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    metrics: _containers.RepeatedScalarFieldContainer[str]
+    slot: int
+    first_step: int
+    last_step: int
+    max_buckets: int
+    def __init__(self, metrics: _Optional[_Iterable[str]] = ..., slot: _Optional[int] = ..., first_step: _Optional[int] = ..., last_step: _Optional[int] = ..., max_buckets: _Optional[int] = ...) -> None: ...
+
+class TelemetryBucket(_message.Message):
+    __slots__ = ("first_step", "last_step", "num_samples", "minimum", "maximum", "mean", "num_not_finite")
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    NUM_NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
+    first_step: int
+    last_step: int
+    num_samples: int
+    minimum: float
+    maximum: float
+    mean: float
+    num_not_finite: int
+    def __init__(self, first_step: _Optional[int] = ..., last_step: _Optional[int] = ..., num_samples: _Optional[int] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., mean: _Optional[float] = ..., num_not_finite: _Optional[int] = ...) -> None: ...
+
+class TelemetrySeries(_message.Message):
+    __slots__ = ("name", "slot", "timeline", "buckets")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    slot: int
+    timeline: int
+    buckets: _containers.RepeatedCompositeFieldContainer[TelemetryBucket]
+    def __init__(self, name: _Optional[str] = ..., slot: _Optional[int] = ..., timeline: _Optional[int] = ..., buckets: _Optional[_Iterable[_Union[TelemetryBucket, _Mapping]]] = ...) -> None: ...
+
+class QueryTelemetryResponse(_message.Message):
+    __slots__ = ("series", "oldest_step", "num_dropped")
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    NUM_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    series: _containers.RepeatedCompositeFieldContainer[TelemetrySeries]
+    oldest_step: int
+    num_dropped: int
+    def __init__(self, series: _Optional[_Iterable[_Union[TelemetrySeries, _Mapping]]] = ..., oldest_step: _Optional[int] = ..., num_dropped: _Optional[int] = ...) -> None: ...
+
 class StreamTelemetryRequest(_message.Message):
     __slots__ = ("metrics", "max_frames_per_s", "latest_only", "min_event_level")
     METRICS_FIELD_NUMBER: _ClassVar[int]

@@ -40,6 +40,11 @@ class TelemetryServiceStub:
                 request_serializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsResponse.FromString,
                 _registered_method=True)
+        self.QueryTelemetry = channel.unary_unary(
+                '/esper.leyline.v1.TelemetryService/QueryTelemetry',
+                request_serializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryRequest.SerializeToString,
+                response_deserializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryResponse.FromString,
+                _registered_method=True)
         self.StreamTelemetry = channel.unary_stream(
                 '/esper.leyline.v1.TelemetryService/StreamTelemetry',
                 request_serializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.StreamTelemetryRequest.SerializeToString,
@@ -53,6 +58,13 @@ class TelemetryServiceServicer:
 
     def ListMetrics(self, request, context):
         """Every metric there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryTelemetry(self, request, context):
+        """The samples of the last minutes, in buckets of steps: least, greatest and mean of each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     servicer.ListMetrics,
                     request_deserializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsRequest.FromString,
                     response_serializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsResponse.SerializeToString,
+            ),
+            'QueryTelemetry': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTelemetry,
+                    request_deserializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryRequest.FromString,
+                    response_serializer=esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryResponse.SerializeToString,
             ),
             'StreamTelemetry': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamTelemetry,
@@ -107,6 +124,33 @@ class TelemetryService:
             '/esper.leyline.v1.TelemetryService/ListMetrics',
             esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsRequest.SerializeToString,
             esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTelemetry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/esper.leyline.v1.TelemetryService/QueryTelemetry',
+            esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryRequest.SerializeToString,
+            esper_dot_leyline_dot_v1_dot_telemetry__service__pb2.QueryTelemetryResponse.FromString,
             options,
             channel_credentials,
             insecure,

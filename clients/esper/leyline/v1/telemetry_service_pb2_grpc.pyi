@@ -35,6 +35,8 @@ class TelemetryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TelemetryServiceAsyncStub: ...
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_telemetry_service_pb2.ListMetricsRequest, _telemetry_service_pb2.ListMetricsResponse]
     """Every metric there is."""
+    QueryTelemetry: _grpc.UnaryUnaryMultiCallable[_telemetry_service_pb2.QueryTelemetryRequest, _telemetry_service_pb2.QueryTelemetryResponse]
+    """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
     StreamTelemetry: _grpc.UnaryStreamMultiCallable[_telemetry_service_pb2.StreamTelemetryRequest, _telemetry_service_pb2.StreamTelemetryResponse]
     """Samples in frames, 10 a second by default; the oldest are dropped for a slow reader, and counted."""
 
@@ -45,6 +47,8 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMetrics: _aio.UnaryUnaryMultiCallable[_telemetry_service_pb2.ListMetricsRequest, _telemetry_service_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Every metric there is."""
+    QueryTelemetry: _aio.UnaryUnaryMultiCallable[_telemetry_service_pb2.QueryTelemetryRequest, _telemetry_service_pb2.QueryTelemetryResponse]  # type: ignore[assignment]
+    """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
     StreamTelemetry: _aio.UnaryStreamMultiCallable[_telemetry_service_pb2.StreamTelemetryRequest, _telemetry_service_pb2.StreamTelemetryResponse]  # type: ignore[assignment]
     """Samples in frames, 10 a second by default; the oldest are dropped for a slow reader, and counted."""
 
@@ -58,6 +62,14 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_telemetry_service_pb2.ListMetricsResponse, _abc.Awaitable[_telemetry_service_pb2.ListMetricsResponse]]:
         """Every metric there is."""
+
+    @_abc_1.abstractmethod
+    def QueryTelemetry(
+        self,
+        request: _telemetry_service_pb2.QueryTelemetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_telemetry_service_pb2.QueryTelemetryResponse, _abc.Awaitable[_telemetry_service_pb2.QueryTelemetryResponse]]:
+        """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
 
     @_abc_1.abstractmethod
     def StreamTelemetry(

@@ -1,0 +1,1 @@
+"""Generated from protos/third_party: the rules that fields carry (protovalidate)."""

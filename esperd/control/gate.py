@@ -1,0 +1,79 @@
+"""The gate: verifies signed messages, says who they are from, and leaves their rows in the audit trail.
+
+Event loop only. Every signed message passes here, whether it comes alone or on a stream.
+"""
+
+from collections.abc import Callable
+
+from esper.leyline.v1 import envelope_pb2
+
+from esperd.control.audit import AuditTrail
+from esperd.control.call import Call
+from esperd.control.connections import Connections
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.method_policy import MethodPolicy
+from esperd.leyline.verify import RequestRefused, Verified, Verifier
+from esperd.oona.records import AuditEntry
+
+
+class Gate:
+    """Lets genuine messages through."""
+
+    def __init__(
+        self, verifier: Verifier, trail: AuditTrail, connections: Connections, clock: Callable[[], float]
+    ) -> None:
+        self._verifier = verifier
+        self._trail = trail
+        self._connections = connections
+        self._clock = clock
+
+    def verify(self, policy: MethodPolicy, envelope: envelope_pb2.SignedEnvelope, call: Call) -> Verified:
+        """Checks 1 to 10 of the design. Raises RequestRefused, and writes its true cause into the trail."""
+        try:
+            if policy.unix_only and not call.is_unix:
+                raise RequestRefused("UNIX_SOCKET_ONLY", "came over TCP", method=policy.method)
+            verified = self._verifier.verify(
+                method=policy.method,
+                header=envelope.header,
+                payload=envelope.payload,
+                signature=envelope.signature,
+                peer=call.peer,
+                permission=policy.permission,
+            )
+        except RequestRefused as refusal:
+            # Of a request that nobody signed the payload says nothing, and hashing a megabyte for it is work.
+            self._trail.refused(
+                AuditEntry(
+                    "",
+                    refusal.key_id,
+                    call.peer,
+                    policy.method,
+                    b"",
+                    refusal.reason,
+                    refusal.audit_cause,
+                    self._clock(),
+                )
+            )
+            raise
+        self._connections.note_signer(verified.key_id, verified.principal, call.stream)
+        return verified
+
+    def note(self, policy: MethodPolicy, verified: Verified, call: Call, refusal: EsperdError | None = None) -> None:
+        """Write how a genuine request was answered."""
+        if not policy.audited:
+            return
+        decision, detail = ("OK", "") if refusal is None else (refusal.reason, refusal.message)
+        entry = AuditEntry(
+            verified.principal,
+            verified.key_id,
+            call.peer,
+            policy.method,
+            verified.payload_sha256,
+            decision,
+            detail,
+            self._clock(),
+        )
+        if refusal is None:
+            self._trail.accepted(entry)
+        else:
+            self._trail.refused(entry)
