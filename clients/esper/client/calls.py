@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from esper.leyline.v1 import admin_service_pb2 as admin
+from esper.leyline.v1 import audit_service_pb2 as audit
 from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint
 from esper.leyline.v1 import command_service_pb2 as command
 from esper.leyline.v1 import emergency_service_pb2 as emergency
@@ -44,6 +46,27 @@ class Call(Generic[AnswerT]):
         return self.payload_type is not None
 
 
+RELOAD_CONFIG = Call(
+    "AdminService/ReloadConfig", admin.ReloadConfigRequest, admin.ReloadConfigResponse, admin.AdminPayload
+)
+GET_CONFIG = Call("AdminService/GetConfig", admin.GetConfigRequest, admin.GetConfigResponse, admin.AdminPayload)
+RELOAD_KEYS = Call("AdminService/ReloadKeys", admin.ReloadKeysRequest, admin.ReloadKeysResponse, admin.AdminPayload)
+LIST_KEYS = Call("AdminService/ListKeys", admin.ListKeysRequest, admin.ListKeysResponse, admin.AdminPayload)
+REVOKE_KEY = Call("AdminService/RevokeKey", admin.RevokeKeyRequest, admin.RevokeKeyResponse, admin.RevokeKeyPayload)
+SET_LOG_LEVEL = Call(
+    "AdminService/SetLogLevel", admin.SetLogLevelRequest, admin.SetLogLevelResponse, admin.SetLogLevelPayload
+)
+DRAIN = Call("AdminService/Drain", admin.DrainRequest, admin.DrainResponse, admin.AdminPayload)
+LIST_CONNECTIONS = Call(
+    "AdminService/ListConnections", admin.ListConnectionsRequest, admin.ListConnectionsResponse, admin.AdminPayload
+)
+DUMP_DIAGNOSTICS = Call(
+    "AdminService/DumpDiagnostics", admin.DumpDiagnosticsRequest, admin.DumpDiagnosticsResponse, admin.AdminPayload
+)
+LIST_AUDIT_ENTRIES = Call(
+    "AuditService/ListAuditEntries", audit.ListAuditEntriesRequest, audit.ListAuditEntriesResponse
+)
+VERIFY_AUDIT_LOG = Call("AuditService/VerifyAuditLog", audit.VerifyAuditLogRequest, audit.VerifyAuditLogResponse)
 LIST_CHECKPOINTS = Call(
     "CheckpointService/ListCheckpoints", checkpoint.ListCheckpointsRequest, checkpoint.ListCheckpointsResponse
 )
@@ -66,11 +89,15 @@ EXPORT_CHECKPOINT = Call(
     checkpoint.ExportCheckpointPayload,
 )
 GET_SERVER_INFO = Call("ServerService/GetServerInfo", server.GetServerInfoRequest, server.GetServerInfoResponse)
+CHECK_ACCESS = Call(
+    "ServerService/CheckAccess", server.CheckAccessRequest, server.CheckAccessResponse, server.CheckAccessPayload
+)
 WATCH_SERVER_STATE = Call(
     "ServerService/WatchServerState", server.WatchServerStateRequest, server.WatchServerStateResponse
 )
 GET_RUN = Call("RunService/GetRun", run.GetRunRequest, run.GetRunResponse)
 LIST_RUNS = Call("RunService/ListRuns", run.ListRunsRequest, run.ListRunsResponse)
+START_RUN = Call("RunService/StartRun", run.StartRunRequest, run.StartRunResponse, run.StartRunPayload)
 STOP_RUN = Call("RunService/StopRun", run.StopRunRequest, run.StopRunResponse, run.StopRunPayload)
 SUBMIT_COMMAND = Call(
     "CommandService/SubmitCommand",
@@ -128,6 +155,9 @@ LIST_FIELD_REPORTS = Call(
     "PolicyService/ListFieldReports", policy.ListFieldReportsRequest, policy.ListFieldReportsResponse
 )
 LIST_METRICS = Call("TelemetryService/ListMetrics", telemetry.ListMetricsRequest, telemetry.ListMetricsResponse)
+QUERY_TELEMETRY = Call(
+    "TelemetryService/QueryTelemetry", telemetry.QueryTelemetryRequest, telemetry.QueryTelemetryResponse
+)
 STREAM_TELEMETRY = Call(
     "TelemetryService/StreamTelemetry", telemetry.StreamTelemetryRequest, telemetry.StreamTelemetryResponse
 )

@@ -1,0 +1,21 @@
+"""The async client's methods for ServerService: the state of the daemon.
+
+One event loop.
+"""
+
+from collections.abc import AsyncIterator
+
+from esper.client import watches
+from esper.client.aio_methods.caller import AsyncCaller
+from esper.client.watches import RECONNECT_S
+from esper.leyline.v1 import server_service_pb2 as server_pb
+
+
+class AsyncServer(AsyncCaller):
+    """The state of the daemon."""
+
+    def watch_server_state(
+        self, *, reconnect_s: float = RECONNECT_S
+    ) -> AsyncIterator[server_pb.WatchServerStateResponse]:
+        """The daemon's state as it changes. See `watch_state` for `reconnect_s`."""
+        return self._watch(watches.server_state(), b"", reconnect_s)

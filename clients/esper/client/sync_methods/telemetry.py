@@ -1,0 +1,37 @@
+"""The sync client's methods for TelemetryService: metrics and their samples.
+
+Any one thread at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from esper.client import plans, watches
+from esper.client.sync_methods.caller import Caller
+from esper.client.watches import RECONNECT_S
+from esper.leyline.v1 import telemetry_service_pb2 as telemetry_pb
+
+
+class Telemetry(Caller):
+    """Metrics and their samples."""
+
+    def metrics(self) -> telemetry_pb.ListMetricsResponse:
+        """Every metric there is."""
+        return self._carry_out(plans.metrics())
+
+    def stream_telemetry(
+        self,
+        *,
+        metrics: Sequence[str] = (),
+        max_frames_per_s: float = 0.0,
+        latest_only: bool = False,
+        min_event_level: str = "",
+        reconnect_s: float = RECONNECT_S,
+    ) -> Iterator[telemetry_pb.StreamTelemetryResponse]:
+        """Samples in frames; names, or prefixes that end in `.*`, choose the metrics."""
+        watch = watches.telemetry(
+            metrics=metrics,
+            max_frames_per_s=max_frames_per_s,
+            latest_only=latest_only,
+            min_event_level=min_event_level,
+        )
+        return self._watch(watch, b"", reconnect_s)
