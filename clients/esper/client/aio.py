@@ -7,6 +7,7 @@ and tries again where that can help (`attempts.py`).
         print((await client.run()).run.global_step)
 """
 
+from esper.client.aio_methods.admin import AsyncAdmin
 from esper.client.aio_methods.checkpoints import AsyncCheckpoints
 from esper.client.aio_methods.commands import AsyncCommands
 from esper.client.aio_methods.emergencies import AsyncEmergencies
@@ -26,6 +27,7 @@ class AsyncClient(
     AsyncEmergencies,
     AsyncPolicies,
     AsyncTelemetry,
+    AsyncAdmin,
 ):
     """A connection to one daemon; an async context manager.
 

@@ -7,6 +7,7 @@ for programs that run long; they are in the async client only.
         print(client.run().run.global_step)
 """
 
+from esper.client.sync_methods.admin import Admin
 from esper.client.sync_methods.checkpoints import Checkpoints
 from esper.client.sync_methods.commands import Commands
 from esper.client.sync_methods.emergencies import Emergencies
@@ -26,6 +27,7 @@ class Client(
     Emergencies,
     Policies,
     Telemetry,
+    Admin,
 ):
     """A connection to one daemon; a context manager.
 
