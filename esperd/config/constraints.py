@@ -68,6 +68,7 @@ _COUNT = at_least(0)
 _POSITIVE_COUNT = at_least(1)
 _SHARE = between(0.0, 1.0)
 _PATH = matching(r"[^\x00\n]+", "a path")
+_OPTIONAL_PATH = matching(r"[^\x00\n]*", "a path, or empty")
 
 CONSTRAINTS: Mapping[str, Constraint] = {
     "run.task": matching(r"[\w.]+:\w+", "package.module:function"),
@@ -139,9 +140,12 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "budgets.full_rollback_s": above(0),
     "budgets.max_rollbacks": _POSITIVE_COUNT,
     "control.listen": each(
-        matching(r"unix:[^\x00\n]+|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", "unix:PATH or HOST:PORT")
+        matching(r"unix:[^\x00\n]+|(tls:)?([^\s:]+|\[[0-9A-Fa-f:]+\]):\d{1,5}", "unix:PATH, tls:HOST:PORT or HOST:PORT")
     ),
-    "control.keyring": matching(r"[^\x00\n]*", "a path, or empty"),
+    "control.tls_certificate": _OPTIONAL_PATH,
+    "control.tls_private_key": _OPTIONAL_PATH,
+    "control.tls_client_ca": _OPTIONAL_PATH,
+    "control.keyring": _OPTIONAL_PATH,
     "control.daemon_id": matching(r"[A-Za-z0-9._-]{0,128}", "at most 128 letters, digits, dots, dashes, underscores"),
     "control.command_box_capacity": between(1, 1 << 20),
     "control.telemetry_ring_capacity": between(1, 1 << 24),
@@ -152,7 +156,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "control.max_concurrent_calls": between(1, 1 << 20),
     "control.max_streams": between(1, 1 << 20),
     "control.drain_s": between(0, 3600),
-    "checkpoints.directory": matching(r"[^\x00\n]*", "a path, or empty"),
+    "checkpoints.directory": _OPTIONAL_PATH,
     "checkpoints.every_steps": _COUNT,
     "checkpoints.keep": _POSITIVE_COUNT,
     "checkpoints.keep_every_steps": _COUNT,

@@ -171,7 +171,13 @@ class ControlSettings:
     """`[control]`: the gRPC control plane."""
 
     listen: tuple[str, ...] = ()
-    """Addresses: `unix:PATH` or `127.0.0.1:PORT`; empty means `unix:<run directory>/leyline.sock`."""
+    """Addresses: `unix:PATH`, `tls:HOST:PORT` or `127.0.0.1:PORT`; empty means `unix:<run directory>/leyline.sock`."""
+    tls_certificate: str = ""
+    """The server's certificate with those between it and its CA (PEM); needed for `tls:` addresses, as the next two."""
+    tls_private_key: str = ""
+    """The key of that certificate (PEM, unencrypted, mode 0600 or 0640)."""
+    tls_client_ca: str = ""
+    """The CAs whose certificates clients must show (PEM)."""
     keyring: str = ""
     """Key ring file (TOML, mode 0600); empty means `<run directory>/keys.toml` if it exists."""
     daemon_id: str = ""

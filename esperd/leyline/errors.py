@@ -44,6 +44,7 @@ _ROWS = (
     ("E-AUTH-015", "UNIX_SOCKET_ONLY", "PERMISSION_DENIED", "{method} is answered over a Unix socket only.", "Call it on the daemon's own machine, through its socket."),
     ("E-AUTH-016", "RATE_LIMITED", "RESOURCE_EXHAUSTED", "{principal} sends more than {rate} {what} a second.", "Wait for the time in RetryInfo; send high rates over CommandStream in batches."),
     ("E-AUTH-017", "KEY_UNKNOWN", "NOT_FOUND", "There is no key {key_id} in the key ring.", "List them with esperctl keys list."),
+    ("E-AUTH-018", "REVOCATION_NOT_KEPT", "FAILED_PRECONDITION", "The key {key_id} is refused from now on, but {path} could not be written: {detail}.", "Mend that and revoke it again; until then a restart of the daemon would accept the key."),
     # Commands
     ("E-CMD-001", "COMMAND_INVALID", "INVALID_ARGUMENT", "The command is not valid: {detail}.", "Correct the named fields."),
     ("E-CMD-002", "REQUEST_ID_REUSED", "ALREADY_EXISTS", "The request id {request_id} stands for another request.", "Use a new request_id for a new request."),
@@ -127,7 +128,7 @@ _ROWS = (
     ("E-CFG-005", "DIRECTORY_TAKEN", "ALREADY_EXISTS", "{path} is in use by process {pid}.", "Stop that daemon, or choose another run directory."),
     ("E-CFG-006", "FILE_EXISTS", "ALREADY_EXISTS", "{path} exists already.", "Choose another place, or remove it."),
     ("E-CFG-007", "ADDRESS_UNUSABLE", "INVALID_ARGUMENT", "Cannot listen on {address}: {detail}.", "Use unix:PATH (at most 100 bytes) or 127.0.0.1:PORT with a free port."),
-    ("E-CFG-008", "TLS_INVALID", "INVALID_ARGUMENT", "The certificates for {address} cannot be used: {detail}.", "Correct tls_certificate, tls_private_key and tls_client_ca in [control]."),
+    ("E-CFG-008", "TLS_INVALID", "INVALID_ARGUMENT", "The TLS files cannot be used: {detail}.", "Correct tls_certificate, tls_private_key and tls_client_ca in [control]."),
     ("E-TASK-001", "TASK_NOT_FOUND", "NOT_FOUND", "The task {task} cannot be imported: {detail}.", "Write it as package.module:function, importable from the file's directory."),
     ("E-TASK-002", "TASK_INVALID", "INVALID_ARGUMENT", "The task {task} is not valid: {detail}.", "Return Task(model, optimizer, loss_fn, train_data, eval_data)."),
     ("E-TASK-003", "TASK_FAILED", "FAILED_PRECONDITION", "The task {task} raised {detail}.", "Fix the task; esperd check FILE runs one step of it."),
