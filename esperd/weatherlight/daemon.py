@@ -51,7 +51,7 @@ EXIT_FAILED = 1
 
 
 class Daemon:
-    """One daemon with one run; `run` lives as long as the daemon does."""
+    """One daemon with one run; `run` lives as long as the daemon does, `following` is the one after it."""
 
     def __init__(
         self,
@@ -62,8 +62,9 @@ class Daemon:
         *,
         new_run: bool,
         export_command: Sequence[str] = (),
+        run_id: str = "",
     ) -> None:
-        """`new_run` begins one, whatever the directory holds."""
+        """`new_run` begins one, whatever the directory holds, with this `run_id` unless it is empty."""
         self._settings = settings
         self._search_path = search_path
         self._directory = directory
@@ -72,6 +73,8 @@ class Daemon:
         self._export_command = export_command
         self._started_unix_s = time.time()
         self._identity: Identity = make_identity(settings, self._started_unix_s)
+        if run_id:
+            self._identity = replace(self._identity, run_id=run_id)
         self._store: CheckpointStore
         self._journal: Journal
         self._picked: Picked
@@ -80,18 +83,35 @@ class Daemon:
         self._trainer: threading.Thread | None = None
         self._has_trainer_left = True
         self._asked_to_end = asyncio.Event()
-        self.next_run_id = ""
-        """The run that the process is to begin after this daemon has ended; empty when there is none."""
+        self._next_run_id = ""
+        self._addresses: list[str] = []
 
-    async def run(self) -> tuple[int, bool]:
-        """Serve until told to end; returns (exit status, whether SIGINT ended it)."""
-        with SignalRecord(asyncio.get_running_loop()) as signals:
-            async with AsyncExitStack() as parts:
-                await self._open(parts)
-                await self._start()
-                reason = await self._wait(signals)
-                await self._stop(reason, signals)
-            return self._exit_status, signals.ends_by_sigint
+    async def run(self, signals: SignalRecord) -> int:
+        """Serve until told to end; returns the exit status."""
+        async with AsyncExitStack() as parts:
+            await self._open(parts)
+            await self._start()
+            reason = await self._wait(signals)
+            await self._stop(reason, signals)
+        return self._exit_status
+
+    def following(self) -> "Daemon | None":
+        """After the end: the daemon of the run that was asked for, at the same addresses; None when none was."""
+        if not self._next_run_id:
+            return None
+        settings = self._settings
+        if any(address.endswith(":0") for address in settings.control.listen):
+            # The system chose ports; clients know them by now.
+            settings = replace(settings, control=replace(settings.control, listen=tuple(self._addresses)))
+        return Daemon(
+            settings,
+            self._search_path,
+            self._directory,
+            self._log,
+            new_run=True,
+            export_command=self._export_command,
+            run_id=self._next_run_id,
+        )
 
     # Startup
 
@@ -162,8 +182,8 @@ class Daemon:
             unsettled=unsettled,
             export_command=self._export_command,
         )
-        addresses = await self._server.start()
-        self._log.info("serving", addresses=addresses, daemon_id=identity.daemon_id, run_id=identity.run_id)
+        self._addresses = await self._server.start()
+        self._log.info("serving", addresses=self._addresses, daemon_id=identity.daemon_id, run_id=identity.run_id)
         if self._picked.finished is not None:
             self._log.info("the run has finished", begin_another="esperd serve FILE --new-run")
             return
@@ -253,10 +273,10 @@ class Daemon:
         self._asked_to_end.set()
 
     def start_run(self) -> str:
-        """End, so that the process begins a new run; returns its id."""
-        self.next_run_id = make_identity(self._settings, time.time()).run_id
+        """End, so that the process begins a new run; returns its id, the same if it was asked before."""
+        self._next_run_id = self._next_run_id or make_identity(self._settings, time.time()).run_id
         self._asked_to_end.set()
-        return self.next_run_id
+        return self._next_run_id
 
     # Shutdown
 

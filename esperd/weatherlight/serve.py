@@ -1,15 +1,17 @@
-"""Serve one configuration until the daemon ends: the process around the supervisor.
+"""Serve one configuration until the process is told to end: one daemon after another, one for each run.
 
-Main thread. Sets what holds for the whole process (log, interpreter, event loop) and turns the end into an exit
-status: 0 when the daemon ended as it was asked to, 1 when the run failed or the trainer hung, by SIGINT when a person
-broke it off.
+Main thread. Sets what holds for the whole process (log, interpreter, event loop, signals) and turns the end into an
+exit status: 0 when the daemon ended as it was asked to, 1 when the run failed or the trainer hung, by SIGINT when a
+person broke it off.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -18,6 +20,7 @@ from esperd.config.settings import Settings
 from esperd.weatherlight.daemon import Daemon
 from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.run_directory import RunDirectory
+from esperd.weatherlight.signals import SignalRecord
 
 SWITCH_INTERVAL_S = 0.001
 """How long one thread may hold the interpreter while another waits. Python's 5 ms make the slowest of a hundred calls
@@ -37,16 +40,40 @@ def serve(settings: Settings, search_path: Path, *, new_run: bool = False, expor
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory = RunDirectory(Path(settings.run.directory))
     try:
-        daemon = Daemon(settings, search_path, directory, log, new_run=new_run, export_command=export_command)
+        first = Daemon(settings, search_path, directory, log, new_run=new_run, export_command=export_command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status, is_by_sigint = runner.run(daemon.run())
+            end = runner.run(_serve_runs(first))
     finally:
         directory.release()
-    if not daemon.has_trainer_left:
+    if not end.has_trainer_left:
         # Interpreter shutdown with a thread inside torch may crash or hang; everything durable is closed already.
         sys.stderr.flush()
-        os._exit(status)
-    if is_by_sigint and status == 0:
+        os._exit(end.status)
+    if end.is_by_sigint and end.status == 0:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-    return status
+    return end.status
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the last daemon of the process ended."""
+
+    status: int
+    is_by_sigint: bool
+    has_trainer_left: bool
+
+
+async def _serve_runs(daemon: Daemon) -> _End:
+    """Serve, and begin another run whenever the control plane asks for one.
+
+    Signals are recorded across all of it: one that comes between two runs ends the second before it has begun.
+    """
+    with SignalRecord(asyncio.get_running_loop()) as signals:
+        while True:
+            status = await daemon.run(signals)
+            following = daemon.following() if daemon.has_trainer_left and not signals.received else None
+            if following is None:
+                return _End(status, signals.ends_by_sigint, daemon.has_trainer_left)
+            daemon = following
+            gc.collect()  # the model of the run that is over goes before the next one is built
