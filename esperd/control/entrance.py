@@ -5,10 +5,9 @@ nothing of what any method does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import structlog
@@ -25,9 +24,9 @@ from esperd.leyline.verify import Verified
 from esperd.leyline.vocabulary import Permission
 
 MessageT = TypeVar("MessageT", bound=Message)
-AnswerT = TypeVar("AnswerT", bytes, None)
 Context = Any
 """grpc.aio.ServicerContext; its stubs know no bytes."""
+UnaryServer = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 def parse(kind: type[MessageT], data: bytes) -> MessageT:
@@ -79,41 +78,59 @@ class Entrance(grpc.GenericRpcHandler):
         policy = self._policies.get(route.method, _plain_read(route.method))
         match route.shape:
             case Shape.UNARY:
-                return grpc.unary_unary_rpc_method_handler(cast(Any, partial(self._serve_unary, route, policy)))
+                serve = self._signed(route, policy) if policy.signed else self._read(route, policy)
+                return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
             case Shape.STREAM:
                 return grpc.unary_stream_rpc_method_handler(cast(Any, partial(self._serve_stream, route, policy)))
             case Shape.SESSION:
                 return grpc.stream_stream_rpc_method_handler(cast(Any, partial(self._serve_session, route, policy)))
 
-    def _called(self, route: Route, context: Context) -> Call:
-        peer = context.peer()
+    def _peer(self, context: Context) -> str:
+        """The transport's name of the caller, noted."""
+        peer: str = context.peer()
         self._connections.note_call(peer)
-        return Call(route.method, peer)
+        return peer
 
-    # Unary calls
+    # Unary calls. One coroutine each, and no partial: gRPC looks a handler over anew for every call, and every layer of
+    # coroutines is paid for by training (tests/bench/control).
 
-    async def _serve_unary(self, route: Route, policy: MethodPolicy, data: bytes, context: Context) -> bytes:
-        answer = self._answer(route, policy, data, self._called(route, context))
-        return await self._translated(context, route.method, answer)
+    def _read(self, route: Route, policy: MethodPolicy) -> UnaryServer:
+        handler, request = cast(UnaryHandler, route.handler), route.request
+        pacer = self._urgent_pacer if policy.urgent else self._pacer
 
-    async def _answer(self, route: Route, policy: MethodPolicy, data: bytes, call: Call) -> bytes:
+        async def serve(data: bytes, context: Context) -> bytes:
+            try:
+                call = Call(route.method, self._peer(context))
+                await pacer.admit()
+                return (await handler(call, parse(request, data))).SerializeToString()
+            except Exception as fault:  # noqa: BLE001 - leaves as a status
+                return await self._abort(context, route.method, fault)
+
+        return serve
+
+    def _signed(self, route: Route, policy: MethodPolicy) -> UnaryServer:
         handler = cast(UnaryHandler, route.handler)
-        if not policy.signed:
-            await (self._urgent_pacer if policy.urgent else self._pacer).admit()
-            response = await handler(call, parse(route.request, data))
-            return response.SerializeToString()
-        if policy.urgent:
-            self._meter.count(1.0)
-        else:
-            await self._pacer.admit()
-        verified = await self._verified(route, policy, data, call)
-        try:
-            response = await handler(replace(call, verified=verified), verified.payload)
-        except EsperdError as refusal:
-            self._gate.note(policy, verified, call, refusal)
-            raise
-        self._gate.note(policy, verified, call)
-        return response.SerializeToString()
+
+        async def serve(data: bytes, context: Context) -> bytes:
+            try:
+                peer = self._peer(context)
+                if policy.urgent:
+                    self._meter.count(1.0)
+                else:
+                    await self._pacer.admit()
+                verified = await self._verified(route, policy, data, Call(route.method, peer))
+                call = Call(route.method, peer, verified)
+                try:
+                    answer = (await handler(call, verified.payload)).SerializeToString()
+                except EsperdError as refusal:
+                    self._gate.note(policy, verified, call, refusal)
+                    raise
+                self._gate.note(policy, verified, call)
+                return answer
+            except Exception as fault:  # noqa: BLE001 - leaves as a status
+                return await self._abort(context, route.method, fault)
+
+        return serve
 
     async def _verified(self, route: Route, policy: MethodPolicy, data: bytes, call: Call) -> Verified:
         try:
@@ -132,9 +149,9 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve() -> None:
             await self._pacer.admit()
             request = parse(route.request, data)
-            called = self._called(route, context)
-            with self._connections.open_stream(route.method, called.peer) as stream:
-                await handler(replace(called, stream=stream), request, partial(self._send, context, stream))
+            peer = self._peer(context)
+            with self._connections.open_stream(route.method, peer) as stream:
+                await handler(Call(route.method, peer, None, stream), request, partial(self._send, context, stream))
 
         await self._translated(context, policy.method, serve())
 
@@ -151,10 +168,10 @@ class Entrance(grpc.GenericRpcHandler):
 
         async def serve() -> None:
             await self._pacer.admit()
-            called = self._called(route, context)
-            with self._connections.open_stream(route.method, called.peer) as stream:
+            peer = self._peer(context)
+            with self._connections.open_stream(route.method, peer) as stream:
                 send = partial(self._send, context, stream)
-                await handler(replace(called, stream=stream), partial(receive, stream), send)
+                await handler(Call(route.method, peer, None, stream), partial(receive, stream), send)
 
         await self._translated(context, policy.method, serve())
 
@@ -169,18 +186,21 @@ class Entrance(grpc.GenericRpcHandler):
 
     # Errors
 
-    async def _translated(self, context: Context, method: str, work: Awaitable[AnswerT]) -> AnswerT:
-        """Run a handler; what it raises leaves as a status. A cancelled call stays cancelled."""
+    async def _translated(self, context: Context, method: str, work: Awaitable[None]) -> None:
+        """Run a handler; what it raises leaves as a status."""
         try:
-            return await work
-        except asyncio.CancelledError:
-            raise
-        except EsperdError as error:
-            refusal = error
-        except Exception as fault:
-            if context.cancelled() or context.done():
-                raise asyncio.CancelledError from fault  # the caller left while an answer was being written
-            self._log.exception("a call failed", method=method)
+            await work
+        except Exception as fault:  # noqa: BLE001 - leaves as a status
+            await self._abort(context, method, fault)
+
+    async def _abort(self, context: Context, method: str, fault: Exception) -> NoReturn:
+        """End a call with the status of what its handler raised; a cancellation is no Exception and never comes here."""
+        if isinstance(fault, EsperdError):
+            refusal = fault
+        elif context.cancelled() or context.done():
+            raise asyncio.CancelledError from fault  # the caller left while an answer was being written
+        else:
+            self._log.error("a call failed", method=method, exc_info=fault)
             refusal = EsperdError("INTERNAL", detail=type(fault).__name__)
         status = status_of(refusal)
         await context.abort(code_of(refusal), status.message, ((DETAILS_KEY, status.SerializeToString()),))

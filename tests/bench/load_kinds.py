@@ -34,6 +34,7 @@ GET_RUN = _PACKAGE + "RunService/GetRun"
 TELEMETRY = _PACKAGE + "TelemetryService/StreamTelemetry"
 SERVER_INFO = _PACKAGE + "ServerService/GetServerInfo"
 CALL_S = 30.0
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 class Client:
@@ -56,15 +57,19 @@ class Client:
         raw = await self.channel.unary_unary(SERVER_INFO)(b"")
         self._signer.learn(server_service_pb2.GetServerInfoResponse.FromString(raw))
 
-    def command(self) -> command_pb2.AdaptationCommand:
+    def command(self, *, validate_only: bool = False) -> command_pb2.AdaptationCommand:
         """A command that any run can carry out, of about the size of a real one: set the learning rate."""
         change = command_pb2.CommandOptimizerAdjustment(optimizer_id="host", hyperparameters={"lr": 1e-5})
         return command_pb2.AdaptationCommand(
-            version=1, request_id=f"{self._prefix}-{next(self._numbers)}", reason="bench", optimizer_adjustment=change
+            version=1,
+            request_id=f"{self._prefix}-{next(self._numbers)}",
+            reason="bench",
+            optimizer_adjustment=change,
+            validate_only=validate_only,
         )
 
-    def submission(self) -> bytes:
-        envelope = self._signer.sign(SUBMIT, self.command().SerializeToString())
+    def submission(self, *, validate_only: bool = False) -> bytes:
+        envelope = self._signer.sign(SUBMIT, self.command(validate_only=validate_only).SerializeToString())
         return command_service_pb2.SubmitCommandRequest(envelope=envelope).SerializeToString()
 
     def batch(self, size: int) -> bytes:
@@ -168,6 +173,17 @@ async def emergencies(client: Client) -> None:
             await asyncio.sleep(0.2)
 
 
+async def connect(client: Client) -> None:
+    """One connection after the other, each for one read; times both together."""
+    while client.is_on:
+        began_s = time.perf_counter()
+        async with grpc.aio.insecure_channel(client.address, options=OWN_CONNECTION) as channel:
+            ask: Any = channel.unary_unary(GET_RUN)
+            await ask(b"", timeout=CALL_S)
+        client.times_s.append(time.perf_counter() - began_s)
+        client.num_done += 1
+
+
 KINDS: dict[str, Load] = {
     "steady": partial(steady, per_s=100.0),
     "stream-steady": partial(stream, batch_size=50, per_s=1000.0, num_ahead=8),
@@ -179,7 +195,10 @@ KINDS: dict[str, Load] = {
     "flood-forged": partial(flood, num_in_flight=64, method=SUBMIT, make=Client.forgery),
     "one-signed": partial(flood, num_in_flight=1, method=SUBMIT, make=Client.submission),
     "one-read": partial(flood, num_in_flight=1, method=GET_RUN, make=lambda _: b""),
-    "bare-unary": partial(flood, num_in_flight=64, method="/bare/Empty", make=lambda _: b""),
+    "flood-checked": partial(
+        flood, num_in_flight=64, method=SUBMIT, make=partial(Client.submission, validate_only=True)
+    ),
+    "connect": connect,
     "subscribers": partial(subscribe, num_subscribers=16),
     "emergencies": emergencies,
 }
@@ -187,13 +206,12 @@ KINDS: dict[str, Load] = {
 
 def serve_load(kind: str, address: str, key_file: str) -> None:
     """Be switched on and off through standard input, until it is closed."""
-    uvloop.run(_serve(KINDS[kind], address, Credentials.load(key_file), needs_server=kind != "bare-unary"))
+    uvloop.run(_serve(KINDS[kind], address, Credentials.load(key_file)))
 
 
-async def _serve(load: Load, address: str, credentials: Credentials, *, needs_server: bool) -> None:
+async def _serve(load: Load, address: str, credentials: Credentials) -> None:
     client = Client(address, credentials)
-    if needs_server:
-        await client.meet()
+    await client.meet()
     loop = asyncio.get_running_loop()
     running: Any = None
     began_s = 0.0
