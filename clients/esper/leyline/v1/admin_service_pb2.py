@@ -22,18 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/admin_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x1e\n\x0c\x41\x64minPayload\x12\x0e\n\x06reason\x18\x01 \x01(\t\"I\n\x13ReloadConfigRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\rSettingChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t\"\x95\x01\n\x14ReloadConfigResponse\x12\x30\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x1f.esper.leyline.v1.SettingChange\x12\x39\n\x10restart_required\x18\x02 \x03(\x0b\x32\x1f.esper.leyline.v1.SettingChange\x12\x10\n\x08rejected\x18\x03 \x03(\t\"F\n\x10GetConfigRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"_\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x12\n\nreloadable\x18\x05 \x01(\x08\"N\n\x11GetConfigResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12+\n\x08settings\x18\x02 \x03(\x0b\x32\x19.esper.leyline.v1.Setting\"G\n\x11ReloadKeysRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"x\n\x12ReloadKeysResponse\x12\x15\n\radded_key_ids\x18\x01 \x03(\t\x12\x17\n\x0fremoved_key_ids\x18\x02 \x03(\t\x12\x17\n\x0f\x63hanged_key_ids\x18\x03 \x03(\t\x12\x19\n\x11num_streams_ended\x18\x04 \x01(\r\"E\n\x0fListKeysRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xac\x02\n\x07KeyInfo\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x31\n\x0bpermissions\x18\x03 \x03(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\r\n\x05state\x18\x04 \x01(\t\x12.\n\nnot_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnum_requests\x18\x07 \x01(\x04\x12\x32\n\x0elast_used_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnum_streams\x18\t \x01(\r\";\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.KeyInfo\"2\n\x10RevokeKeyPayload\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x10RevokeKeyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x11RevokeKeyResponse\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.KeyInfo\x12\x19\n\x11num_streams_ended\x18\x02 \x01(\r\"3\n\x12SetLogLevelPayload\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"H\n\x12SetLogLevelRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"-\n\x13SetLogLevelResponse\x12\x16\n\x0eprevious_level\x18\x01 \x01(\t\"B\n\x0c\x44rainRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\" \n\rDrainResponse\x12\x0f\n\x07\x64rain_s\x18\x01 \x01(\x01\"L\n\x16ListConnectionsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xbb\x01\n\nStreamInfo\x12\x15\n\rstream_number\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12-\n\topen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08num_sent\x18\x07 \x01(\x04\x12\x14\n\x0cnum_received\x18\x08 \x01(\x04\"_\n\x08PeerInfo\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x11\n\tnum_calls\x18\x02 \x01(\x04\x12\x32\n\x0elast_call_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"s\n\x17ListConnectionsResponse\x12-\n\x07streams\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.StreamInfo\x12)\n\x05peers\x18\x02 \x03(\x0b\x32\x1a.esper.leyline.v1.PeerInfo\"L\n\x16\x44umpDiagnosticsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"0\n\x11\x44iagnosticSection\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"z\n\x17\x44umpDiagnosticsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08sections\x18\x02 \x03(\x0b\x32#.esper.leyline.v1.DiagnosticSection2\xb9\x07\n\x0c\x41\x64minService\x12k\n\x0cReloadConfig\x12%.esper.leyline.v1.ReloadConfigRequest\x1a&.esper.leyline.v1.ReloadConfigResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12\x62\n\tGetConfig\x12\".esper.leyline.v1.GetConfigRequest\x1a#.esper.leyline.v1.GetConfigResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12\x65\n\nReloadKeys\x12#.esper.leyline.v1.ReloadKeysRequest\x1a$.esper.leyline.v1.ReloadKeysResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12_\n\x08ListKeys\x12!.esper.leyline.v1.ListKeysRequest\x1a\".esper.leyline.v1.ListKeysResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12\x62\n\tRevokeKey\x12\".esper.leyline.v1.RevokeKeyRequest\x1a#.esper.leyline.v1.RevokeKeyResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12h\n\x0bSetLogLevel\x12$.esper.leyline.v1.SetLogLevelRequest\x1a%.esper.leyline.v1.SetLogLevelResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12V\n\x05\x44rain\x12\x1e.esper.leyline.v1.DrainRequest\x1a\x1f.esper.leyline.v1.DrainResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12t\n\x0fListConnections\x12(.esper.leyline.v1.ListConnectionsRequest\x1a).esper.leyline.v1.ListConnectionsResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12t\n\x0f\x44umpDiagnostics\x12(.esper.leyline.v1.DumpDiagnosticsRequest\x1a).esper.leyline.v1.DumpDiagnosticsResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/admin_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x0c\x41\x64minPayload\x12\x18\n\x06reason\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"I\n\x13ReloadConfigRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\rSettingChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\told_value\x18\x02 \x01(\t\x12\x11\n\tnew_value\x18\x03 \x01(\t\"\x95\x01\n\x14ReloadConfigResponse\x12\x30\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x1f.esper.leyline.v1.SettingChange\x12\x39\n\x10restart_required\x18\x02 \x03(\x0b\x32\x1f.esper.leyline.v1.SettingChange\x12\x10\n\x08rejected\x18\x03 \x03(\t\"F\n\x10GetConfigRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"_\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x12\n\nreloadable\x18\x05 \x01(\x08\"N\n\x11GetConfigResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12+\n\x08settings\x18\x02 \x03(\x0b\x32\x19.esper.leyline.v1.Setting\"G\n\x11ReloadKeysRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"x\n\x12ReloadKeysResponse\x12\x15\n\radded_key_ids\x18\x01 \x03(\t\x12\x17\n\x0fremoved_key_ids\x18\x02 \x03(\t\x12\x17\n\x0f\x63hanged_key_ids\x18\x03 \x03(\t\x12\x19\n\x11num_streams_ended\x18\x04 \x01(\r\"E\n\x0fListKeysRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xac\x02\n\x07KeyInfo\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x31\n\x0bpermissions\x18\x03 \x03(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\r\n\x05state\x18\x04 \x01(\t\x12.\n\nnot_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tnot_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnum_requests\x18\x07 \x01(\x04\x12\x32\n\x0elast_used_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnum_streams\x18\t \x01(\r\";\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.KeyInfo\"I\n\x10RevokeKeyPayload\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"F\n\x10RevokeKeyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x11RevokeKeyResponse\x12&\n\x03key\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.KeyInfo\x12\x19\n\x11num_streams_ended\x18\x02 \x01(\r\"a\n\x12SetLogLevelPayload\x12\x31\n\x05level\x18\x01 \x01(\tB\"\xbaH\x1fr\x1dR\x05\x64\x65\x62ugR\x04infoR\x07warningR\x05\x65rror\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"H\n\x12SetLogLevelRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"-\n\x13SetLogLevelResponse\x12\x16\n\x0eprevious_level\x18\x01 \x01(\t\"B\n\x0c\x44rainRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\" \n\rDrainResponse\x12\x0f\n\x07\x64rain_s\x18\x01 \x01(\x01\"L\n\x16ListConnectionsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xbb\x01\n\nStreamInfo\x12\x15\n\rstream_number\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12-\n\topen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08num_sent\x18\x07 \x01(\x04\x12\x14\n\x0cnum_received\x18\x08 \x01(\x04\"_\n\x08PeerInfo\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x11\n\tnum_calls\x18\x02 \x01(\x04\x12\x32\n\x0elast_call_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"s\n\x17ListConnectionsResponse\x12-\n\x07streams\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.StreamInfo\x12)\n\x05peers\x18\x02 \x03(\x0b\x32\x1a.esper.leyline.v1.PeerInfo\"L\n\x16\x44umpDiagnosticsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"0\n\x11\x44iagnosticSection\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"z\n\x17\x44umpDiagnosticsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08sections\x18\x02 \x03(\x0b\x32#.esper.leyline.v1.DiagnosticSection2\xb9\x07\n\x0c\x41\x64minService\x12k\n\x0cReloadConfig\x12%.esper.leyline.v1.ReloadConfigRequest\x1a&.esper.leyline.v1.ReloadConfigResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12\x62\n\tGetConfig\x12\".esper.leyline.v1.GetConfigRequest\x1a#.esper.leyline.v1.GetConfigResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12\x65\n\nReloadKeys\x12#.esper.leyline.v1.ReloadKeysRequest\x1a$.esper.leyline.v1.ReloadKeysResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12_\n\x08ListKeys\x12!.esper.leyline.v1.ListKeysRequest\x1a\".esper.leyline.v1.ListKeysResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12\x62\n\tRevokeKey\x12\".esper.leyline.v1.RevokeKeyRequest\x1a#.esper.leyline.v1.RevokeKeyResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12h\n\x0bSetLogLevel\x12$.esper.leyline.v1.SetLogLevelRequest\x1a%.esper.leyline.v1.SetLogLevelResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12V\n\x05\x44rain\x12\x1e.esper.leyline.v1.DrainRequest\x1a\x1f.esper.leyline.v1.DrainResponse\"\x0c\xaa\xbc\x18\x08\x08\x06\x10\x01\x18\x01(\x01\x12t\n\x0fListConnections\x12(.esper.leyline.v1.ListConnectionsRequest\x1a).esper.leyline.v1.ListConnectionsResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x12t\n\x0f\x44umpDiagnostics\x12(.esper.leyline.v1.DumpDiagnosticsRequest\x1a).esper.leyline.v1.DumpDiagnosticsResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ADMINPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_ADMINPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_REVOKEKEYPAYLOAD'].fields_by_name['key_id']._loaded_options = None
+  _globals['_REVOKEKEYPAYLOAD'].fields_by_name['key_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_REVOKEKEYPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_REVOKEKEYPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_SETLOGLEVELPAYLOAD'].fields_by_name['level']._loaded_options = None
+  _globals['_SETLOGLEVELPAYLOAD'].fields_by_name['level']._serialized_options = b'\272H\037r\035R\005debugR\004infoR\007warningR\005error'
+  _globals['_SETLOGLEVELPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_SETLOGLEVELPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_ADMINSERVICE'].methods_by_name['ReloadConfig']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ReloadConfig']._serialized_options = b'\252\274\030\010\010\006\020\001\030\001(\001'
   _globals['_ADMINSERVICE'].methods_by_name['GetConfig']._loaded_options = None
@@ -52,60 +63,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['ListConnections']._serialized_options = b'\252\274\030\010\010\005\020\001\030\001(\001'
   _globals['_ADMINSERVICE'].methods_by_name['DumpDiagnostics']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['DumpDiagnostics']._serialized_options = b'\252\274\030\010\010\005\020\001\030\001(\001'
-  _globals['_ADMINPAYLOAD']._serialized_start=156
-  _globals['_ADMINPAYLOAD']._serialized_end=186
-  _globals['_RELOADCONFIGREQUEST']._serialized_start=188
-  _globals['_RELOADCONFIGREQUEST']._serialized_end=261
-  _globals['_SETTINGCHANGE']._serialized_start=263
-  _globals['_SETTINGCHANGE']._serialized_end=330
-  _globals['_RELOADCONFIGRESPONSE']._serialized_start=333
-  _globals['_RELOADCONFIGRESPONSE']._serialized_end=482
-  _globals['_GETCONFIGREQUEST']._serialized_start=484
-  _globals['_GETCONFIGREQUEST']._serialized_end=554
-  _globals['_SETTING']._serialized_start=556
-  _globals['_SETTING']._serialized_end=651
-  _globals['_GETCONFIGRESPONSE']._serialized_start=653
-  _globals['_GETCONFIGRESPONSE']._serialized_end=731
-  _globals['_RELOADKEYSREQUEST']._serialized_start=733
-  _globals['_RELOADKEYSREQUEST']._serialized_end=804
-  _globals['_RELOADKEYSRESPONSE']._serialized_start=806
-  _globals['_RELOADKEYSRESPONSE']._serialized_end=926
-  _globals['_LISTKEYSREQUEST']._serialized_start=928
-  _globals['_LISTKEYSREQUEST']._serialized_end=997
-  _globals['_KEYINFO']._serialized_start=1000
-  _globals['_KEYINFO']._serialized_end=1300
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1302
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1361
-  _globals['_REVOKEKEYPAYLOAD']._serialized_start=1363
-  _globals['_REVOKEKEYPAYLOAD']._serialized_end=1413
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1415
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1485
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1487
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1573
-  _globals['_SETLOGLEVELPAYLOAD']._serialized_start=1575
-  _globals['_SETLOGLEVELPAYLOAD']._serialized_end=1626
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=1628
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=1700
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1702
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1747
-  _globals['_DRAINREQUEST']._serialized_start=1749
-  _globals['_DRAINREQUEST']._serialized_end=1815
-  _globals['_DRAINRESPONSE']._serialized_start=1817
-  _globals['_DRAINRESPONSE']._serialized_end=1849
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=1851
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=1927
-  _globals['_STREAMINFO']._serialized_start=1930
-  _globals['_STREAMINFO']._serialized_end=2117
-  _globals['_PEERINFO']._serialized_start=2119
-  _globals['_PEERINFO']._serialized_end=2214
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=2216
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=2331
-  _globals['_DUMPDIAGNOSTICSREQUEST']._serialized_start=2333
-  _globals['_DUMPDIAGNOSTICSREQUEST']._serialized_end=2409
-  _globals['_DIAGNOSTICSECTION']._serialized_start=2411
-  _globals['_DIAGNOSTICSECTION']._serialized_end=2459
-  _globals['_DUMPDIAGNOSTICSRESPONSE']._serialized_start=2461
-  _globals['_DUMPDIAGNOSTICSRESPONSE']._serialized_end=2583
-  _globals['_ADMINSERVICE']._serialized_start=2586
-  _globals['_ADMINSERVICE']._serialized_end=3539
+  _globals['_ADMINPAYLOAD']._serialized_start=185
+  _globals['_ADMINPAYLOAD']._serialized_end=225
+  _globals['_RELOADCONFIGREQUEST']._serialized_start=227
+  _globals['_RELOADCONFIGREQUEST']._serialized_end=300
+  _globals['_SETTINGCHANGE']._serialized_start=302
+  _globals['_SETTINGCHANGE']._serialized_end=369
+  _globals['_RELOADCONFIGRESPONSE']._serialized_start=372
+  _globals['_RELOADCONFIGRESPONSE']._serialized_end=521
+  _globals['_GETCONFIGREQUEST']._serialized_start=523
+  _globals['_GETCONFIGREQUEST']._serialized_end=593
+  _globals['_SETTING']._serialized_start=595
+  _globals['_SETTING']._serialized_end=690
+  _globals['_GETCONFIGRESPONSE']._serialized_start=692
+  _globals['_GETCONFIGRESPONSE']._serialized_end=770
+  _globals['_RELOADKEYSREQUEST']._serialized_start=772
+  _globals['_RELOADKEYSREQUEST']._serialized_end=843
+  _globals['_RELOADKEYSRESPONSE']._serialized_start=845
+  _globals['_RELOADKEYSRESPONSE']._serialized_end=965
+  _globals['_LISTKEYSREQUEST']._serialized_start=967
+  _globals['_LISTKEYSREQUEST']._serialized_end=1036
+  _globals['_KEYINFO']._serialized_start=1039
+  _globals['_KEYINFO']._serialized_end=1339
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1341
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1400
+  _globals['_REVOKEKEYPAYLOAD']._serialized_start=1402
+  _globals['_REVOKEKEYPAYLOAD']._serialized_end=1475
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1477
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1547
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1549
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1635
+  _globals['_SETLOGLEVELPAYLOAD']._serialized_start=1637
+  _globals['_SETLOGLEVELPAYLOAD']._serialized_end=1734
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1736
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1808
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1810
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1855
+  _globals['_DRAINREQUEST']._serialized_start=1857
+  _globals['_DRAINREQUEST']._serialized_end=1923
+  _globals['_DRAINRESPONSE']._serialized_start=1925
+  _globals['_DRAINRESPONSE']._serialized_end=1957
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=1959
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=2035
+  _globals['_STREAMINFO']._serialized_start=2038
+  _globals['_STREAMINFO']._serialized_end=2225
+  _globals['_PEERINFO']._serialized_start=2227
+  _globals['_PEERINFO']._serialized_end=2322
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=2324
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=2439
+  _globals['_DUMPDIAGNOSTICSREQUEST']._serialized_start=2441
+  _globals['_DUMPDIAGNOSTICSREQUEST']._serialized_end=2517
+  _globals['_DIAGNOSTICSECTION']._serialized_start=2519
+  _globals['_DIAGNOSTICSECTION']._serialized_end=2567
+  _globals['_DUMPDIAGNOSTICSRESPONSE']._serialized_start=2569
+  _globals['_DUMPDIAGNOSTICSRESPONSE']._serialized_end=2691
+  _globals['_ADMINSERVICE']._serialized_start=2694
+  _globals['_ADMINSERVICE']._serialized_end=3647
 # @@protoc_insertion_point(module_scope)

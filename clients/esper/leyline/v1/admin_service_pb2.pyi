@@ -1,5 +1,6 @@
 import datetime
 
+from esper.buf.validate import validate_pb2 as _validate_pb2
 from esper.leyline.v1 import envelope_pb2 as _envelope_pb2
 from esper.leyline.v1 import options_pb2 as _options_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

@@ -22,31 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/audit_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n\x17ListAuditEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x06 \x01(\t\x12\x14\n\x0crefused_only\x18\x07 \x01(\x08\"\xed\x01\n\rAuditLogEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x16\n\x0epayload_sha256\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x15\n\rprevious_hash\x18\n \x01(\x0c\x12\x10\n\x08row_hash\x18\x0b \x01(\x0c\"e\n\x18ListAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.esper.leyline.v1.AuditLogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15VerifyAuditLogRequest\"j\n\x16VerifyAuditLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x13\n\x0bnum_entries\x18\x02 \x01(\x04\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12\x18\n\x10\x66irst_bad_number\x18\x04 \x01(\x04\x32\xee\x01\n\x0c\x41uditService\x12q\n\x10ListAuditEntries\x12).esper.leyline.v1.ListAuditEntriesRequest\x1a*.esper.leyline.v1.ListAuditEntriesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12k\n\x0eVerifyAuditLog\x12\'.esper.leyline.v1.VerifyAuditLogRequest\x1a(.esper.leyline.v1.VerifyAuditLogResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/audit_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x01\n\x17ListAuditEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x1b\n\tprincipal\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06key_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06method\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x1a\n\x08\x64\x65\x63ision\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x14\n\x0crefused_only\x18\x07 \x01(\x08\"\xed\x01\n\rAuditLogEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x16\n\x0epayload_sha256\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x15\n\rprevious_hash\x18\n \x01(\x0c\x12\x10\n\x08row_hash\x18\x0b \x01(\x0c\"e\n\x18ListAuditEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.esper.leyline.v1.AuditLogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x17\n\x15VerifyAuditLogRequest\"j\n\x16VerifyAuditLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x13\n\x0bnum_entries\x18\x02 \x01(\x04\x12\x11\n\thead_hash\x18\x03 \x01(\x0c\x12\x18\n\x10\x66irst_bad_number\x18\x04 \x01(\x04\x32\xee\x01\n\x0c\x41uditService\x12q\n\x10ListAuditEntries\x12).esper.leyline.v1.ListAuditEntriesRequest\x1a*.esper.leyline.v1.ListAuditEntriesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12k\n\x0eVerifyAuditLog\x12\'.esper.leyline.v1.VerifyAuditLogRequest\x1a(.esper.leyline.v1.VerifyAuditLogResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\004'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['principal']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['principal']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['key_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['method']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['method']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['decision']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['decision']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['VerifyAuditLog']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=124
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=279
-  _globals['_AUDITLOGENTRY']._serialized_start=282
-  _globals['_AUDITLOGENTRY']._serialized_end=519
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=521
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=622
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=624
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=647
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=649
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=755
-  _globals['_AUDITSERVICE']._serialized_start=758
-  _globals['_AUDITSERVICE']._serialized_end=996
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=153
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=368
+  _globals['_AUDITLOGENTRY']._serialized_start=371
+  _globals['_AUDITLOGENTRY']._serialized_end=608
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=610
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=711
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=713
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=736
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=738
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=844
+  _globals['_AUDITSERVICE']._serialized_start=847
+  _globals['_AUDITSERVICE']._serialized_end=1085
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from esper.leyline.v1 import state_pb2 as esper_dot_leyline_dot_v1_dot_state__pb2
@@ -29,13 +30,45 @@ from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_voca
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x16ListCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\";\n\x11\x44\x61magedCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd2\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x34\n\x07\x64\x61maged\x18\x04 \x03(\x0b\x32#.esper.leyline.v1.DamagedCheckpoint\"=\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"@\n\x17VerifyCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\x88\x01\n\x17PruneCheckpointsPayload\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x1b\n\x0ekeep_requested\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_keep_requested\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r\"M\n\x17\x45xportCheckpointRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xaf\x01\n\x17\x45xportCheckpointPayload\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.ExportFormat\x12\x1a\n\x12without_live_seeds\x18\x04 \x01(\x08\x12\x11\n\tdirectory\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"s\n\x18\x45xportCheckpointResponse\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0bhow_to_load\x18\x03 \x01(\t*l\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPORT_FORMAT_SAFETENSORS\x10\x01\x12\x1e\n\x1a\x45XPORT_FORMAT_TORCH_EXPORT\x10\x02\x32\xce\x04\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12u\n\x10\x45xportCheckpoint\x12).esper.leyline.v1.ExportCheckpointRequest\x1a*.esper.leyline.v1.ExportCheckpointResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\x7f\n\x16ListCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x18\n\x06run_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\";\n\x11\x44\x61magedCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd2\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x34\n\x07\x64\x61maged\x18\x04 \x03(\x0b\x32#.esper.leyline.v1.DamagedCheckpoint\"T\n\x14GetCheckpointRequest\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"W\n\x17VerifyCheckpointRequest\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xb2\x01\n\x17PruneCheckpointsPayload\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x17\n\x04keep\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12&\n\x0ekeep_requested\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00\x88\x01\x01\x42\x11\n\x0f_keep_requested\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r\"M\n\x17\x45xportCheckpointRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xd4\x02\n\x17\x45xportCheckpointPayload\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12;\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.ExportFormatB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1a\n\x12without_live_seeds\x18\x04 \x01(\x08\x12\x87\x01\n\tdirectory\x18\x05 \x01(\tBt\xbaHqr\x03(\x80 \xba\x01i\n\rabsolute_path\x12\x18must be an absolute path\x1a>this == \'\' || (this.startsWith(\'/\') && !this.contains(\'\\x00\'))\x12\x18\n\x06reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"s\n\x18\x45xportCheckpointResponse\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0bhow_to_load\x18\x03 \x01(\t*l\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPORT_FORMAT_SAFETENSORS\x10\x01\x12\x1e\n\x1a\x45XPORT_FORMAT_TORCH_EXPORT\x10\x02\x32\xce\x04\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12u\n\x10\x45xportCheckpoint\x12).esper.leyline.v1.ExportCheckpointRequest\x1a*.esper.leyline.v1.ExportCheckpointResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.checkpoint_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\004'
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
+  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
+  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['run_id']._loaded_options = None
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['keep']._loaded_options = None
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['keep']._serialized_options = b'\272H\006*\004\030\300\204='
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['keep_requested']._loaded_options = None
+  _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['keep_requested']._serialized_options = b'\272H\006*\004\030\300\204='
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['checkpoint_id']._loaded_options = None
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['run_id']._loaded_options = None
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['format']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['directory']._loaded_options = None
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['directory']._serialized_options = b'\272Hqr\003(\200 \272\001i\n\rabsolute_path\022\030must be an absolute path\032>this == \'\' || (this.startsWith(\'/\') && !this.contains(\'\\x00\'))'
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_EXPORTCHECKPOINTPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
@@ -46,38 +79,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTSERVICE'].methods_by_name['PruneCheckpoints']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ExportCheckpoint']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ExportCheckpoint']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
-  _globals['_EXPORTFORMAT']._serialized_start=2129
-  _globals['_EXPORTFORMAT']._serialized_end=2237
-  _globals['_CHECKPOINT']._serialized_start=227
-  _globals['_CHECKPOINT']._serialized_end=643
-  _globals['_CHECKPOINTFILE']._serialized_start=645
-  _globals['_CHECKPOINTFILE']._serialized_end=710
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=712
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=809
-  _globals['_DAMAGEDCHECKPOINT']._serialized_start=811
-  _globals['_DAMAGEDCHECKPOINT']._serialized_end=870
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=873
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1083
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1085
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1146
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1149
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1311
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1313
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1377
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1379
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1442
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1444
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1521
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1524
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1660
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1662
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1753
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1755
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1832
-  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_start=1835
-  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_end=2010
-  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_start=2012
-  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_end=2127
-  _globals['_CHECKPOINTSERVICE']._serialized_start=2240
-  _globals['_CHECKPOINTSERVICE']._serialized_end=2830
+  _globals['_EXPORTFORMAT']._serialized_start=2441
+  _globals['_EXPORTFORMAT']._serialized_end=2549
+  _globals['_CHECKPOINT']._serialized_start=256
+  _globals['_CHECKPOINT']._serialized_end=672
+  _globals['_CHECKPOINTFILE']._serialized_start=674
+  _globals['_CHECKPOINTFILE']._serialized_end=739
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=741
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=868
+  _globals['_DAMAGEDCHECKPOINT']._serialized_start=870
+  _globals['_DAMAGEDCHECKPOINT']._serialized_end=929
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=932
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1142
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1144
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1228
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1231
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1393
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1395
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1482
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1484
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1547
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1549
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1626
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1629
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1807
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1809
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1900
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1902
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1979
+  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_start=1982
+  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_end=2322
+  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_start=2324
+  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_end=2439
+  _globals['_CHECKPOINTSERVICE']._serialized_start=2552
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3142
 # @@protoc_insertion_point(module_scope)

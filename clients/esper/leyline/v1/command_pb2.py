@@ -22,57 +22,142 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/command.proto\x12\x10\x65sper.leyline.v1\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\rAlphaSchedule\x12+\n\x05\x63urve\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.AlphaCurve\x12\x11\n\tnum_steps\x18\x02 \x01(\r\x12\x0e\n\x06target\x18\x03 \x01(\x02\x12\x11\n\tsteepness\x18\x04 \x01(\x02\"\x8d\x04\n\x14\x43ommandSeedOperation\x12\x32\n\toperation\x18\x01 \x01(\x0e\x32\x1f.esper.leyline.v1.SeedOperation\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12J\n\nparameters\x18\x03 \x03(\x0b\x32\x36.esper.leyline.v1.CommandSeedOperation.ParametersEntry\x12\x0c\n\x04site\x18\x04 \x01(\t\x12.\n\x05\x61lpha\x18\x05 \x01(\x0b\x32\x1f.esper.leyline.v1.AlphaSchedule\x12/\n\nblend_mode\x18\x06 \x01(\x0e\x32\x1b.esper.leyline.v1.BlendMode\x12\x35\n\rtraining_mode\x18\x07 \x01(\x0e\x32\x1e.esper.leyline.v1.TrainingMode\x12.\n\tisolation\x18\x08 \x01(\x0e\x32\x1b.esper.leyline.v1.Isolation\x12\x14\n\x0c\x61uto_advance\x18\t \x01(\x08\x12@\n\x12\x61uto_advance_until\x18\n \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"\xf9\x01\n\x1a\x43ommandOptimizerAdjustment\x12\x14\n\x0coptimizer_id\x18\x01 \x01(\t\x12Z\n\x0fhyperparameters\x18\x02 \x03(\x0b\x32\x41.esper.leyline.v1.CommandOptimizerAdjustment.HyperparametersEntry\x12\x31\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32!.esper.leyline.v1.OptimizerAction\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"v\n\x15\x43ommandCircuitBreaker\x12<\n\rdesired_state\x18\x01 \x01(\x0e\x32%.esper.leyline.v1.CircuitBreakerState\x12\x11\n\trationale\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"@\n\x11\x43ommandRunControl\x12+\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.esper.leyline.v1.RunAction\"!\n\x11\x43ommandCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\"\x93\x01\n\x0f\x43ommandRollback\x12\x17\n\rcheckpoint_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bglobal_step\x18\x02 \x01(\x04H\x00\x12\x18\n\x0e\x62\x65\x66ore_seed_id\x18\x03 \x01(\tH\x00\x12,\n\x04tier\x18\x04 \x01(\x0e\x32\x1e.esper.leyline.v1.RollbackTierB\x08\n\x06target\"B\n\x07\x41pplyAt\x12\x15\n\x0bglobal_step\x18\x01 \x01(\x04H\x00\x12\x18\n\x0e\x65poch_boundary\x18\x02 \x01(\x08H\x00\x42\x06\n\x04when\"M\n\x0bRiskVerdict\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\"\xa6\x06\n\x11\x41\x64\x61ptationCommand\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12\x33\n\x0c\x63ommand_type\x18\x03 \x01(\x0e\x32\x1d.esper.leyline.v1.CommandType\x12\x16\n\x0etarget_seed_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12@\n\x0eseed_operation\x18\n \x01(\x0b\x32&.esper.leyline.v1.CommandSeedOperationH\x00\x12L\n\x14optimizer_adjustment\x18\x0b \x01(\x0b\x32,.esper.leyline.v1.CommandOptimizerAdjustmentH\x00\x12\x42\n\x0f\x63ircuit_breaker\x18\x0c \x01(\x0b\x32\'.esper.leyline.v1.CommandCircuitBreakerH\x00\x12:\n\x0brun_control\x18\x0e \x01(\x0b\x32#.esper.leyline.v1.CommandRunControlH\x00\x12\x39\n\ncheckpoint\x18\x0f \x01(\x0b\x32#.esper.leyline.v1.CommandCheckpointH\x00\x12\x35\n\x08rollback\x18\x10 \x01(\x0b\x32!.esper.leyline.v1.CommandRollbackH\x00\x12\x19\n\x11\x65xpected_revision\x18\x15 \x01(\x04\x12+\n\x08\x61pply_at\x18\x16 \x01(\x0b\x32\x19.esper.leyline.v1.ApplyAt\x12/\n\x0b\x65xpire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rvalidate_only\x18\x18 \x01(\x08\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x19 \x01(\t\x12+\n\x04risk\x18\x1a \x03(\x0b\x32\x1d.esper.leyline.v1.RiskVerdictB\t\n\x07payloadJ\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x07\x10\x08J\x04\x08\r\x10\x0eJ\x04\x08\x14\x10\x15\"\xae\x01\n\x0c\x43ommandError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12>\n\x08metadata\x18\x04 \x03(\x0b\x32,.esper.leyline.v1.CommandError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x03\n\x07\x43ommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12\x34\n\x07request\x18\x03 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommand\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bglobal_step\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12-\n\x05\x65rror\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x0f\n\x07seed_id\x18\n \x01(\t\x12\x10\n\x08timeline\x18\x0b \x01(\r\x12\x10\n\x08sequence\x18\x0c \x01(\x04\x12\x0c\n\x04kind\x18\r \x01(\t*\x91\x02\n\x0b\x43ommandType\x12\x1c\n\x18\x43OMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMMAND_TYPE_SEED\x10\x01\x12\x19\n\x15\x43OMMAND_TYPE_ROLLBACK\x10\x02\x12\x1a\n\x16\x43OMMAND_TYPE_OPTIMIZER\x10\x03\x12 \n\x1c\x43OMMAND_TYPE_CIRCUIT_BREAKER\x10\x04\x12\x16\n\x12\x43OMMAND_TYPE_PAUSE\x10\x05\x12\x1a\n\x16\x43OMMAND_TYPE_EMERGENCY\x10\x06\x12#\n\x1f\x43OMMAND_TYPE_STRUCTURAL_PRUNING\x10\x07\x12\x1b\n\x17\x43OMMAND_TYPE_CHECKPOINT\x10\x08*\x7f\n\x0fOptimizerAction\x12 \n\x1cOPTIMIZER_ACTION_UNSPECIFIED\x10\x00\x12(\n$OPTIMIZER_ACTION_SET_HYPERPARAMETERS\x10\x01\x12 \n\x1cOPTIMIZER_ACTION_RESET_STATE\x10\x02*i\n\tRunAction\x12\x1a\n\x16RUN_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_ACTION_PAUSE\x10\x01\x12\x15\n\x11RUN_ACTION_RESUME\x10\x02\x12\x13\n\x0fRUN_ACTION_STOP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/command.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\rAlphaSchedule\x12\x35\n\x05\x63urve\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.AlphaCurveB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tnum_steps\x18\x02 \x01(\rB\x0b\xbaH\x08*\x06\x18\xc0\x84=(\x01\x12\x1f\n\x06target\x18\x03 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12\"\n\tsteepness\x18\x04 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00zD-\x00\x00\x00\x00\"\xe6\x0c\n\x14\x43ommandSeedOperation\x12?\n\toperation\x18\x01 \x01(\x0e\x32\x1f.esper.leyline.v1.SeedOperationB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1e\n\x0c\x62lueprint_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x63\n\nparameters\x18\x03 \x03(\x0b\x32\x36.esper.leyline.v1.CommandSeedOperation.ParametersEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x07r\x05\x10\x01(\x80\x01*\x04\n\x02@\x01\x12\x16\n\x04site\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12.\n\x05\x61lpha\x18\x05 \x01(\x0b\x32\x1f.esper.leyline.v1.AlphaSchedule\x12\x39\n\nblend_mode\x18\x06 \x01(\x0e\x32\x1b.esper.leyline.v1.BlendModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12?\n\rtraining_mode\x18\x07 \x01(\x0e\x32\x1e.esper.leyline.v1.TrainingModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\tisolation\x18\x08 \x01(\x0e\x32\x1b.esper.leyline.v1.IsolationB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x14\n\x0c\x61uto_advance\x18\t \x01(\x08\x12\xa0\x01\n\x12\x61uto_advance_until\x18\n \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStageB^\xbaH[\xba\x01X\n\x05stage\x12(must lie between TRAINING and FOSSILIZED\x1a%this == 0 || (this >= 3 && this <= 7)\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01:\x9d\x07\xbaH\x99\x07\x1aj\n\x0esite-germinate\x12\x30is required: GERMINATE says where the seed grows\x1a&this.operation != 1 || this.site != \'\'\x1a[\n\x0bsite-others\x12$must be empty: the seed has its site\x1a&this.operation == 1 || this.site == \'\'\x1ap\n\x16\x62lueprint_id-germinate\x12&is required: GERMINATE says what grows\x1a.this.operation != 1 || this.blueprint_id != \'\'\x1ap\n\x13\x62lueprint_id-others\x12)must be empty: the seed has its blueprint\x1a.this.operation == 1 || this.blueprint_id == \'\'\x1as\n\x11parameters-others\x12*must be empty: the seed has its parameters\x1a\x32this.operation == 1 || this.parameters.size() == 0\x1ah\n\x0f\x61lpha-set_alpha\x12,is required: SET_ALPHA says where alpha goes\x1a\'this.operation != 11 || has(this.alpha)\x1a\x90\x01\n\x13\x61lpha.target-others\x12\x33must be above 0: only SET_ALPHA may hold alpha at 0\x1a\x44this.operation == 11 || !has(this.alpha) || this.alpha.target != 0.0\x1ax\n\x1f\x61uto_advance_until-auto_advance\x12\"means nothing without auto_advance\x1a\x31this.auto_advance_until == 0 || this.auto_advance\"\xef\x04\n\x1a\x43ommandOptimizerAdjustment\x12\x84\x01\n\x0coptimizer_id\x18\x01 \x01(\tBn\xbaHkr\x03(\x80\x01\xba\x01\x63\n\toptimizer\x12\"must be host, all or seed:<number>\x1a\x32this.matches(\'^(host|all|seed:[1-9][0-9]{0,17})$\')\x12s\n\x0fhyperparameters\x18\x02 \x03(\x0b\x32\x41.esper.leyline.v1.CommandOptimizerAdjustment.HyperparametersEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x07r\x05\x10\x01(\x80\x01*\x04\x12\x02@\x01\x12;\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32!.esper.leyline.v1.OptimizerActionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01:\xdf\x01\xbaH\xdb\x01\x1a\x64\n\x13hyperparameters-set\x12\x18is required: what is set\x1a\x33this.action == 2 || this.hyperparameters.size() > 0\x1as\n\x15hyperparameters-reset\x12$must be empty: RESET_STATE sets none\x1a\x34this.action != 2 || this.hyperparameters.size() == 0\"\x9a\x01\n\x15\x43ommandCircuitBreaker\x12I\n\rdesired_state\x18\x01 \x01(\x0e\x32%.esper.leyline.v1.CircuitBreakerStateB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1b\n\trationale\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x19\n\x04name\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\"M\n\x11\x43ommandRunControl\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1b.esper.leyline.v1.RunActionB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\"+\n\x11\x43ommandCheckpoint\x12\x16\n\x04note\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"\x97\x02\n\x0f\x43ommandRollback\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01H\x00\x12&\n\x0bglobal_step\x18\x02 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fH\x00\x12n\n\x0e\x62\x65\x66ore_seed_id\x18\x03 \x01(\tBT\xbaHQr\x02(\x12\xba\x01J\n\x0bseed_number\x12\x1cmust be the number of a seed\x1a\x1dthis.matches(\'^[1-9][0-9]*$\')H\x00\x12\x36\n\x04tier\x18\x04 \x01(\x0e\x32\x1e.esper.leyline.v1.RollbackTierB\x08\xbaH\x05\x82\x01\x02\x10\x01\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"S\n\x07\x41pplyAt\x12&\n\x0bglobal_step\x18\x01 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fH\x00\x12\x18\n\x0e\x65poch_boundary\x18\x02 \x01(\x08H\x00\x42\x06\n\x04when\"\x8c\x01\n\x0bRiskVerdict\x12\x19\n\x04rule\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12.\n\x06\x61\x63tion\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19R\x05\x61llowR\tdowngradeR\x05pause\x12\x16\n\x05value\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\x12\x1a\n\tthreshold\x18\x04 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01\"\xbf\r\n\x11\x41\x64\x61ptationCommand\x12\x18\n\x07version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01\x12\x1b\n\ncommand_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02(\x00\x12\x33\n\x0c\x63ommand_type\x18\x03 \x01(\x0e\x32\x1d.esper.leyline.v1.CommandType\x12o\n\x0etarget_seed_id\x18\x04 \x01(\tBW\xbaHTr\x02(\x12\xba\x01J\n\x0bseed_number\x12\x1cmust be the number of a seed\x1a\x1dthis.matches(\'^[1-9][0-9]*$\')\xd8\x01\x01\x12\x1c\n\nrequest_id\x18\x08 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06reason\x18\t \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12@\n\x0eseed_operation\x18\n \x01(\x0b\x32&.esper.leyline.v1.CommandSeedOperationH\x00\x12L\n\x14optimizer_adjustment\x18\x0b \x01(\x0b\x32,.esper.leyline.v1.CommandOptimizerAdjustmentH\x00\x12\x42\n\x0f\x63ircuit_breaker\x18\x0c \x01(\x0b\x32\'.esper.leyline.v1.CommandCircuitBreakerH\x00\x12:\n\x0brun_control\x18\x0e \x01(\x0b\x32#.esper.leyline.v1.CommandRunControlH\x00\x12\x39\n\ncheckpoint\x18\x0f \x01(\x0b\x32#.esper.leyline.v1.CommandCheckpointH\x00\x12\x35\n\x08rollback\x18\x10 \x01(\x0b\x32!.esper.leyline.v1.CommandRollbackH\x00\x12\x19\n\x11\x65xpected_revision\x18\x15 \x01(\x04\x12+\n\x08\x61pply_at\x18\x16 \x01(\x0b\x32\x19.esper.leyline.v1.ApplyAt\x12\x39\n\x0b\x65xpire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\xbaH\x05\xb2\x01\x02*\x00\x12\x15\n\rvalidate_only\x18\x18 \x01(\x08\x12\x1d\n\x0b\x64\x65\x63ision_id\x18\x19 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x35\n\x04risk\x18\x1a \x03(\x0b\x32\x1d.esper.leyline.v1.RiskVerdictB\x08\xbaH\x05\x92\x01\x02\x10@:\xf2\x05\xbaH\xee\x05\x1a\xb0\x02\n\x14\x63ommand_type-payload\x12\x1f\x64oes not agree with the payload\x1a\xf6\x01this.command_type == 0 || this.command_type == (has(this.seed_operation) ? 1 : has(this.rollback) ? 2 : has(this.optimizer_adjustment) ? 3 : has(this.circuit_breaker) ? 4 : has(this.run_control) ? 5 : has(this.checkpoint) ? 8 : this.command_type)\x1a\x91\x01\n\x13target_seed_id-seed\x12\x17is required: which seed\x1a\x61!has(this.seed_operation) || this.seed_operation.operation in [0, 1] || this.target_seed_id != \'\'\x1a\xa3\x01\n\x18target_seed_id-germinate\x12)must be empty: GERMINATE makes a new seed\x1a\\!has(this.seed_operation) || this.seed_operation.operation != 1 || this.target_seed_id == \'\'\x1a\x7f\n\x15target_seed_id-others\x12/must be empty: only seed operations name a seed\x1a\x35has(this.seed_operation) || this.target_seed_id == \'\'B\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x07\x10\x08J\x04\x08\r\x10\x0eJ\x04\x08\x14\x10\x15\"\xae\x01\n\x0c\x43ommandError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12>\n\x08metadata\x18\x04 \x03(\x0b\x32,.esper.leyline.v1.CommandError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x03\n\x07\x43ommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12\x34\n\x07request\x18\x03 \x01(\x0b\x32#.esper.leyline.v1.AdaptationCommand\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bglobal_step\x18\x07 \x01(\x04\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12-\n\x05\x65rror\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x0f\n\x07seed_id\x18\n \x01(\t\x12\x10\n\x08timeline\x18\x0b \x01(\r\x12\x10\n\x08sequence\x18\x0c \x01(\x04\x12\x0c\n\x04kind\x18\r \x01(\t*\x91\x02\n\x0b\x43ommandType\x12\x1c\n\x18\x43OMMAND_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMMAND_TYPE_SEED\x10\x01\x12\x19\n\x15\x43OMMAND_TYPE_ROLLBACK\x10\x02\x12\x1a\n\x16\x43OMMAND_TYPE_OPTIMIZER\x10\x03\x12 \n\x1c\x43OMMAND_TYPE_CIRCUIT_BREAKER\x10\x04\x12\x16\n\x12\x43OMMAND_TYPE_PAUSE\x10\x05\x12\x1a\n\x16\x43OMMAND_TYPE_EMERGENCY\x10\x06\x12#\n\x1f\x43OMMAND_TYPE_STRUCTURAL_PRUNING\x10\x07\x12\x1b\n\x17\x43OMMAND_TYPE_CHECKPOINT\x10\x08*\x7f\n\x0fOptimizerAction\x12 \n\x1cOPTIMIZER_ACTION_UNSPECIFIED\x10\x00\x12(\n$OPTIMIZER_ACTION_SET_HYPERPARAMETERS\x10\x01\x12 \n\x1cOPTIMIZER_ACTION_RESET_STATE\x10\x02*i\n\tRunAction\x12\x1a\n\x16RUN_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_ACTION_PAUSE\x10\x01\x12\x15\n\x11RUN_ACTION_RESUME\x10\x02\x12\x13\n\x0fRUN_ACTION_STOP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ALPHASCHEDULE'].fields_by_name['curve']._loaded_options = None
+  _globals['_ALPHASCHEDULE'].fields_by_name['curve']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ALPHASCHEDULE'].fields_by_name['num_steps']._loaded_options = None
+  _globals['_ALPHASCHEDULE'].fields_by_name['num_steps']._serialized_options = b'\272H\010*\006\030\300\204=(\001'
+  _globals['_ALPHASCHEDULE'].fields_by_name['target']._loaded_options = None
+  _globals['_ALPHASCHEDULE'].fields_by_name['target']._serialized_options = b'\272H\014\n\n\035\000\000\200?-\000\000\000\000'
+  _globals['_ALPHASCHEDULE'].fields_by_name['steepness']._loaded_options = None
+  _globals['_ALPHASCHEDULE'].fields_by_name['steepness']._serialized_options = b'\272H\014\n\n\035\000\000zD-\000\000\000\000'
   _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._loaded_options = None
   _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['operation']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['operation']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['blueprint_id']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['blueprint_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['parameters']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['parameters']._serialized_options = b'\272H\024\232\001\021\020@\"\007r\005\020\001(\200\001*\004\n\002@\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['site']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['site']._serialized_options = b'\272H\005r\003(\200\004'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['blend_mode']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['blend_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['training_mode']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['training_mode']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['isolation']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['isolation']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['auto_advance_until']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION'].fields_by_name['auto_advance_until']._serialized_options = b'\272H[\272\001X\n\005stage\022(must lie between TRAINING and FOSSILIZED\032%this == 0 || (this >= 3 && this <= 7)'
+  _globals['_COMMANDSEEDOPERATION']._loaded_options = None
+  _globals['_COMMANDSEEDOPERATION']._serialized_options = b'\272H\231\007\032j\n\016site-germinate\0220is required: GERMINATE says where the seed grows\032&this.operation != 1 || this.site != \'\'\032[\n\013site-others\022$must be empty: the seed has its site\032&this.operation == 1 || this.site == \'\'\032p\n\026blueprint_id-germinate\022&is required: GERMINATE says what grows\032.this.operation != 1 || this.blueprint_id != \'\'\032p\n\023blueprint_id-others\022)must be empty: the seed has its blueprint\032.this.operation == 1 || this.blueprint_id == \'\'\032s\n\021parameters-others\022*must be empty: the seed has its parameters\0322this.operation == 1 || this.parameters.size() == 0\032h\n\017alpha-set_alpha\022,is required: SET_ALPHA says where alpha goes\032\'this.operation != 11 || has(this.alpha)\032\220\001\n\023alpha.target-others\0223must be above 0: only SET_ALPHA may hold alpha at 0\032Dthis.operation == 11 || !has(this.alpha) || this.alpha.target != 0.0\032x\n\037auto_advance_until-auto_advance\022\"means nothing without auto_advance\0321this.auto_advance_until == 0 || this.auto_advance'
   _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._loaded_options = None
   _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['optimizer_id']._loaded_options = None
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['optimizer_id']._serialized_options = b'\272Hkr\003(\200\001\272\001c\n\toptimizer\022\"must be host, all or seed:<number>\0322this.matches(\'^(host|all|seed:[1-9][0-9]{0,17})$\')'
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['hyperparameters']._loaded_options = None
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['hyperparameters']._serialized_options = b'\272H\024\232\001\021\020@\"\007r\005\020\001(\200\001*\004\022\002@\001'
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['action']._loaded_options = None
+  _globals['_COMMANDOPTIMIZERADJUSTMENT'].fields_by_name['action']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_COMMANDOPTIMIZERADJUSTMENT']._loaded_options = None
+  _globals['_COMMANDOPTIMIZERADJUSTMENT']._serialized_options = b'\272H\333\001\032d\n\023hyperparameters-set\022\030is required: what is set\0323this.action == 2 || this.hyperparameters.size() > 0\032s\n\025hyperparameters-reset\022$must be empty: RESET_STATE sets none\0324this.action != 2 || this.hyperparameters.size() == 0'
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['desired_state']._loaded_options = None
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['desired_state']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['rationale']._loaded_options = None
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['rationale']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['name']._loaded_options = None
+  _globals['_COMMANDCIRCUITBREAKER'].fields_by_name['name']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_COMMANDRUNCONTROL'].fields_by_name['action']._loaded_options = None
+  _globals['_COMMANDRUNCONTROL'].fields_by_name['action']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_COMMANDCHECKPOINT'].fields_by_name['note']._loaded_options = None
+  _globals['_COMMANDCHECKPOINT'].fields_by_name['note']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_COMMANDROLLBACK'].oneofs_by_name['target']._loaded_options = None
+  _globals['_COMMANDROLLBACK'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
+  _globals['_COMMANDROLLBACK'].fields_by_name['checkpoint_id']._loaded_options = None
+  _globals['_COMMANDROLLBACK'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\007r\005\020\001(\200\001'
+  _globals['_COMMANDROLLBACK'].fields_by_name['global_step']._loaded_options = None
+  _globals['_COMMANDROLLBACK'].fields_by_name['global_step']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
+  _globals['_COMMANDROLLBACK'].fields_by_name['before_seed_id']._loaded_options = None
+  _globals['_COMMANDROLLBACK'].fields_by_name['before_seed_id']._serialized_options = b'\272HQr\002(\022\272\001J\n\013seed_number\022\034must be the number of a seed\032\035this.matches(\'^[1-9][0-9]*$\')'
+  _globals['_COMMANDROLLBACK'].fields_by_name['tier']._loaded_options = None
+  _globals['_COMMANDROLLBACK'].fields_by_name['tier']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_APPLYAT'].fields_by_name['global_step']._loaded_options = None
+  _globals['_APPLYAT'].fields_by_name['global_step']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
+  _globals['_RISKVERDICT'].fields_by_name['rule']._loaded_options = None
+  _globals['_RISKVERDICT'].fields_by_name['rule']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_RISKVERDICT'].fields_by_name['action']._loaded_options = None
+  _globals['_RISKVERDICT'].fields_by_name['action']._serialized_options = b'\272H\033r\031R\005allowR\tdowngradeR\005pause'
+  _globals['_RISKVERDICT'].fields_by_name['value']._loaded_options = None
+  _globals['_RISKVERDICT'].fields_by_name['value']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_RISKVERDICT'].fields_by_name['threshold']._loaded_options = None
+  _globals['_RISKVERDICT'].fields_by_name['threshold']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_ADAPTATIONCOMMAND'].oneofs_by_name['payload']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['version']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['version']._serialized_options = b'\272H\004*\002\030\001'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['command_id']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['command_id']._serialized_options = b'\272H\004r\002(\000'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['target_seed_id']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['target_seed_id']._serialized_options = b'\272HTr\002(\022\272\001J\n\013seed_number\022\034must be the number of a seed\032\035this.matches(\'^[1-9][0-9]*$\')\330\001\001'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['reason']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['expire_time']._serialized_options = b'\272H\005\262\001\002*\000'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['decision_id']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['decision_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['risk']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND'].fields_by_name['risk']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_ADAPTATIONCOMMAND']._loaded_options = None
+  _globals['_ADAPTATIONCOMMAND']._serialized_options = b'\272H\356\005\032\260\002\n\024command_type-payload\022\037does not agree with the payload\032\366\001this.command_type == 0 || this.command_type == (has(this.seed_operation) ? 1 : has(this.rollback) ? 2 : has(this.optimizer_adjustment) ? 3 : has(this.circuit_breaker) ? 4 : has(this.run_control) ? 5 : has(this.checkpoint) ? 8 : this.command_type)\032\221\001\n\023target_seed_id-seed\022\027is required: which seed\032a!has(this.seed_operation) || this.seed_operation.operation in [0, 1] || this.target_seed_id != \'\'\032\243\001\n\030target_seed_id-germinate\022)must be empty: GERMINATE makes a new seed\032\\!has(this.seed_operation) || this.seed_operation.operation != 1 || this.target_seed_id == \'\'\032\177\n\025target_seed_id-others\022/must be empty: only seed operations name a seed\0325has(this.seed_operation) || this.target_seed_id == \'\''
   _globals['_COMMANDERROR_METADATAENTRY']._loaded_options = None
   _globals['_COMMANDERROR_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_COMMANDTYPE']._serialized_start=2924
-  _globals['_COMMANDTYPE']._serialized_end=3197
-  _globals['_OPTIMIZERACTION']._serialized_start=3199
-  _globals['_OPTIMIZERACTION']._serialized_end=3326
-  _globals['_RUNACTION']._serialized_start=3328
-  _globals['_RUNACTION']._serialized_end=3433
-  _globals['_ALPHASCHEDULE']._serialized_start=120
-  _globals['_ALPHASCHEDULE']._serialized_end=234
-  _globals['_COMMANDSEEDOPERATION']._serialized_start=237
-  _globals['_COMMANDSEEDOPERATION']._serialized_end=762
-  _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._serialized_start=713
-  _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._serialized_end=762
-  _globals['_COMMANDOPTIMIZERADJUSTMENT']._serialized_start=765
-  _globals['_COMMANDOPTIMIZERADJUSTMENT']._serialized_end=1014
-  _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._serialized_start=960
-  _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._serialized_end=1014
-  _globals['_COMMANDCIRCUITBREAKER']._serialized_start=1016
-  _globals['_COMMANDCIRCUITBREAKER']._serialized_end=1134
-  _globals['_COMMANDRUNCONTROL']._serialized_start=1136
-  _globals['_COMMANDRUNCONTROL']._serialized_end=1200
-  _globals['_COMMANDCHECKPOINT']._serialized_start=1202
-  _globals['_COMMANDCHECKPOINT']._serialized_end=1235
-  _globals['_COMMANDROLLBACK']._serialized_start=1238
-  _globals['_COMMANDROLLBACK']._serialized_end=1385
-  _globals['_APPLYAT']._serialized_start=1387
-  _globals['_APPLYAT']._serialized_end=1453
-  _globals['_RISKVERDICT']._serialized_start=1455
-  _globals['_RISKVERDICT']._serialized_end=1532
-  _globals['_ADAPTATIONCOMMAND']._serialized_start=1535
-  _globals['_ADAPTATIONCOMMAND']._serialized_end=2341
-  _globals['_COMMANDERROR']._serialized_start=2344
-  _globals['_COMMANDERROR']._serialized_end=2518
-  _globals['_COMMANDERROR_METADATAENTRY']._serialized_start=2471
-  _globals['_COMMANDERROR_METADATAENTRY']._serialized_end=2518
-  _globals['_COMMAND']._serialized_start=2521
-  _globals['_COMMAND']._serialized_end=2921
+  _globals['_COMMANDTYPE']._serialized_start=5692
+  _globals['_COMMANDTYPE']._serialized_end=5965
+  _globals['_OPTIMIZERACTION']._serialized_start=5967
+  _globals['_OPTIMIZERACTION']._serialized_end=6094
+  _globals['_RUNACTION']._serialized_start=6096
+  _globals['_RUNACTION']._serialized_end=6201
+  _globals['_ALPHASCHEDULE']._serialized_start=150
+  _globals['_ALPHASCHEDULE']._serialized_end=321
+  _globals['_COMMANDSEEDOPERATION']._serialized_start=324
+  _globals['_COMMANDSEEDOPERATION']._serialized_end=1962
+  _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._serialized_start=985
+  _globals['_COMMANDSEEDOPERATION_PARAMETERSENTRY']._serialized_end=1034
+  _globals['_COMMANDOPTIMIZERADJUSTMENT']._serialized_start=1965
+  _globals['_COMMANDOPTIMIZERADJUSTMENT']._serialized_end=2588
+  _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._serialized_start=2308
+  _globals['_COMMANDOPTIMIZERADJUSTMENT_HYPERPARAMETERSENTRY']._serialized_end=2362
+  _globals['_COMMANDCIRCUITBREAKER']._serialized_start=2591
+  _globals['_COMMANDCIRCUITBREAKER']._serialized_end=2745
+  _globals['_COMMANDRUNCONTROL']._serialized_start=2747
+  _globals['_COMMANDRUNCONTROL']._serialized_end=2824
+  _globals['_COMMANDCHECKPOINT']._serialized_start=2826
+  _globals['_COMMANDCHECKPOINT']._serialized_end=2869
+  _globals['_COMMANDROLLBACK']._serialized_start=2872
+  _globals['_COMMANDROLLBACK']._serialized_end=3151
+  _globals['_APPLYAT']._serialized_start=3153
+  _globals['_APPLYAT']._serialized_end=3236
+  _globals['_RISKVERDICT']._serialized_start=3239
+  _globals['_RISKVERDICT']._serialized_end=3379
+  _globals['_ADAPTATIONCOMMAND']._serialized_start=3382
+  _globals['_ADAPTATIONCOMMAND']._serialized_end=5109
+  _globals['_COMMANDERROR']._serialized_start=5112
+  _globals['_COMMANDERROR']._serialized_end=5286
+  _globals['_COMMANDERROR_METADATAENTRY']._serialized_start=5239
+  _globals['_COMMANDERROR_METADATAENTRY']._serialized_end=5286
+  _globals['_COMMAND']._serialized_start=5289
+  _globals['_COMMAND']._serialized_end=5689
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from esper.buf.validate import validate_pb2 as _validate_pb2
 from esper.leyline.v1 import vocabulary_pb2 as _vocabulary_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import command_pb2 as esper_dot_leyline_dot_v1_dot_command__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
@@ -29,13 +30,37 @@ from esper.leyline.v1 import state_service_pb2 as esper_dot_leyline_dot_v1_dot_s
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&esper/leyline/v1/command_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a$esper/leyline/v1/state_service.proto\x1a!esper/leyline/v1/vocabulary.proto\"J\n\x14SubmitCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x15SubmitCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"E\n\x0c\x43ommandBatch\x12\x35\n\x08\x63ommands\x18\x01 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommand\"K\n\x15SubmitCommandsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"d\n\x16SubmitCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x1d\n\x15\x64uplicate_request_ids\x18\x02 \x03(\t\":\n\x14\x43\x61ncelCommandPayload\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"J\n\x14\x43\x61ncelCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\x15\x43\x61ncelCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"J\n\x14\x43ommandStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xa9\x01\n\x0e\x43ommandReceipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x90\x01\n\x15\x43ommandStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x32\n\x08receipts\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandReceipt\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"8\n\x11GetCommandRequest\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\"@\n\x12GetCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"|\n\x13ListCommandsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12\x0f\n\x07seed_id\x18\x04 \x01(\t\"\\\n\x14ListCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x01\n\x14WatchCommandsRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\x0c\x12\x16\n\x0erestart_on_gap\x18\x02 \x01(\x08\x12\x32\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.DeliveryPolicy\x12\x1b\n\x13\x62ookmark_interval_s\x18\x04 \x01(\r\"\x95\x01\n\x15WatchCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x15\n\rnum_conflated\x18\x04 \x01(\x04\x12\x10\n\x08revision\x18\x05 \x01(\x04\x32\x83\x06\n\x0e\x43ommandService\x12l\n\rSubmitCommand\x12&.esper.leyline.v1.SubmitCommandRequest\x1a\'.esper.leyline.v1.SubmitCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12o\n\x0eSubmitCommands\x12\'.esper.leyline.v1.SubmitCommandsRequest\x1a(.esper.leyline.v1.SubmitCommandsResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12l\n\rCancelCommand\x12&.esper.leyline.v1.CancelCommandRequest\x1a\'.esper.leyline.v1.CancelCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12p\n\rCommandStream\x12&.esper.leyline.v1.CommandStreamRequest\x1a\'.esper.leyline.v1.CommandStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12_\n\nGetCommand\x12#.esper.leyline.v1.GetCommandRequest\x1a$.esper.leyline.v1.GetCommandResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x65\n\x0cListCommands\x12%.esper.leyline.v1.ListCommandsRequest\x1a&.esper.leyline.v1.ListCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12j\n\rWatchCommands\x12&.esper.leyline.v1.WatchCommandsRequest\x1a\'.esper.leyline.v1.WatchCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&esper/leyline/v1/command_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a$esper/leyline/v1/state_service.proto\x1a!esper/leyline/v1/vocabulary.proto\"J\n\x14SubmitCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"V\n\x15SubmitCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"S\n\x0c\x43ommandBatch\x12\x43\n\x08\x63ommands\x18\x01 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommandB\x0c\xbaH\t\x92\x01\x03\x10\x80\x02\xc8\x01\x01\"K\n\x15SubmitCommandsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"d\n\x16SubmitCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x1d\n\x15\x64uplicate_request_ids\x18\x02 \x03(\t\"Q\n\x14\x43\x61ncelCommandPayload\x12\x1f\n\ncommand_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"J\n\x14\x43\x61ncelCommandRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"C\n\x15\x43\x61ncelCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"J\n\x14\x43ommandStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xa9\x01\n\x0e\x43ommandReceipt\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ncommand_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandState\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x90\x01\n\x15\x43ommandStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x32\n\x08receipts\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandReceipt\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"P\n\x11GetCommandRequest\x12\x1f\n\ncommand_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x1a\n\x07wait_ms\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xe0\xa7\x12\"@\n\x12GetCommandResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"\xf3\x01\n\x13ListCommandsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.CommandStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12h\n\x07seed_id\x18\x04 \x01(\tBW\xbaHTr\x02(\x12\xba\x01J\n\x0bseed_number\x12\x1cmust be the number of a seed\x1a\x1dthis.matches(\'^[1-9][0-9]*$\')\xd8\x01\x01\"\\\n\x14ListCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x14WatchCommandsRequest\x12\x1e\n\x0cresume_token\x18\x01 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80\x01\x12\x16\n\x0erestart_on_gap\x18\x02 \x01(\x08\x12<\n\x08\x64\x65livery\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.DeliveryPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12%\n\x13\x62ookmark_interval_s\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\x90\x1c\"\x95\x01\n\x15WatchCommandsResponse\x12+\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x15\n\rnum_conflated\x18\x04 \x01(\x04\x12\x10\n\x08revision\x18\x05 \x01(\x04\x32\x83\x06\n\x0e\x43ommandService\x12l\n\rSubmitCommand\x12&.esper.leyline.v1.SubmitCommandRequest\x1a\'.esper.leyline.v1.SubmitCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12o\n\x0eSubmitCommands\x12\'.esper.leyline.v1.SubmitCommandsRequest\x1a(.esper.leyline.v1.SubmitCommandsResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12l\n\rCancelCommand\x12&.esper.leyline.v1.CancelCommandRequest\x1a\'.esper.leyline.v1.CancelCommandResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12p\n\rCommandStream\x12&.esper.leyline.v1.CommandStreamRequest\x1a\'.esper.leyline.v1.CommandStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12_\n\nGetCommand\x12#.esper.leyline.v1.GetCommandRequest\x1a$.esper.leyline.v1.GetCommandResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x65\n\x0cListCommands\x12%.esper.leyline.v1.ListCommandsRequest\x1a&.esper.leyline.v1.ListCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12j\n\rWatchCommands\x12&.esper.leyline.v1.WatchCommandsRequest\x1a\'.esper.leyline.v1.WatchCommandsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.command_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COMMANDBATCH'].fields_by_name['commands']._loaded_options = None
+  _globals['_COMMANDBATCH'].fields_by_name['commands']._serialized_options = b'\272H\t\222\001\003\020\200\002\310\001\001'
+  _globals['_CANCELCOMMANDPAYLOAD'].fields_by_name['command_id']._loaded_options = None
+  _globals['_CANCELCOMMANDPAYLOAD'].fields_by_name['command_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_CANCELCOMMANDPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELCOMMANDPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_GETCOMMANDREQUEST'].fields_by_name['command_id']._loaded_options = None
+  _globals['_GETCOMMANDREQUEST'].fields_by_name['command_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_GETCOMMANDREQUEST'].fields_by_name['wait_ms']._loaded_options = None
+  _globals['_GETCOMMANDREQUEST'].fields_by_name['wait_ms']._serialized_options = b'\272H\006*\004\030\340\247\022'
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\004'
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['seed_id']._loaded_options = None
+  _globals['_LISTCOMMANDSREQUEST'].fields_by_name['seed_id']._serialized_options = b'\272HTr\002(\022\272\001J\n\013seed_number\022\034must be the number of a seed\032\035this.matches(\'^[1-9][0-9]*$\')\330\001\001'
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005z\003\030\200\001'
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['delivery']._loaded_options = None
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['delivery']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['bookmark_interval_s']._loaded_options = None
+  _globals['_WATCHCOMMANDSREQUEST'].fields_by_name['bookmark_interval_s']._serialized_options = b'\272H\005*\003\030\220\034'
   _globals['_COMMANDSERVICE'].methods_by_name['SubmitCommand']._loaded_options = None
   _globals['_COMMANDSERVICE'].methods_by_name['SubmitCommand']._serialized_options = b'\252\274\030\006\010\002\020\001\030\001'
   _globals['_COMMANDSERVICE'].methods_by_name['SubmitCommands']._loaded_options = None
@@ -50,40 +75,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDSERVICE'].methods_by_name['ListCommands']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_COMMANDSERVICE'].methods_by_name['WatchCommands']._loaded_options = None
   _globals['_COMMANDSERVICE'].methods_by_name['WatchCommands']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_SUBMITCOMMANDREQUEST']._serialized_start=230
-  _globals['_SUBMITCOMMANDREQUEST']._serialized_end=304
-  _globals['_SUBMITCOMMANDRESPONSE']._serialized_start=306
-  _globals['_SUBMITCOMMANDRESPONSE']._serialized_end=392
-  _globals['_COMMANDBATCH']._serialized_start=394
-  _globals['_COMMANDBATCH']._serialized_end=463
-  _globals['_SUBMITCOMMANDSREQUEST']._serialized_start=465
-  _globals['_SUBMITCOMMANDSREQUEST']._serialized_end=540
-  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_start=542
-  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_end=642
-  _globals['_CANCELCOMMANDPAYLOAD']._serialized_start=644
-  _globals['_CANCELCOMMANDPAYLOAD']._serialized_end=702
-  _globals['_CANCELCOMMANDREQUEST']._serialized_start=704
-  _globals['_CANCELCOMMANDREQUEST']._serialized_end=778
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=780
-  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=847
-  _globals['_COMMANDSTREAMREQUEST']._serialized_start=849
-  _globals['_COMMANDSTREAMREQUEST']._serialized_end=923
-  _globals['_COMMANDRECEIPT']._serialized_start=926
-  _globals['_COMMANDRECEIPT']._serialized_end=1095
-  _globals['_COMMANDSTREAMRESPONSE']._serialized_start=1098
-  _globals['_COMMANDSTREAMRESPONSE']._serialized_end=1242
-  _globals['_GETCOMMANDREQUEST']._serialized_start=1244
-  _globals['_GETCOMMANDREQUEST']._serialized_end=1300
-  _globals['_GETCOMMANDRESPONSE']._serialized_start=1302
-  _globals['_GETCOMMANDRESPONSE']._serialized_end=1366
-  _globals['_LISTCOMMANDSREQUEST']._serialized_start=1368
-  _globals['_LISTCOMMANDSREQUEST']._serialized_end=1492
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=1494
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=1586
-  _globals['_WATCHCOMMANDSREQUEST']._serialized_start=1589
-  _globals['_WATCHCOMMANDSREQUEST']._serialized_end=1738
-  _globals['_WATCHCOMMANDSRESPONSE']._serialized_start=1741
-  _globals['_WATCHCOMMANDSRESPONSE']._serialized_end=1890
-  _globals['_COMMANDSERVICE']._serialized_start=1893
-  _globals['_COMMANDSERVICE']._serialized_end=2664
+  _globals['_SUBMITCOMMANDREQUEST']._serialized_start=259
+  _globals['_SUBMITCOMMANDREQUEST']._serialized_end=333
+  _globals['_SUBMITCOMMANDRESPONSE']._serialized_start=335
+  _globals['_SUBMITCOMMANDRESPONSE']._serialized_end=421
+  _globals['_COMMANDBATCH']._serialized_start=423
+  _globals['_COMMANDBATCH']._serialized_end=506
+  _globals['_SUBMITCOMMANDSREQUEST']._serialized_start=508
+  _globals['_SUBMITCOMMANDSREQUEST']._serialized_end=583
+  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_start=585
+  _globals['_SUBMITCOMMANDSRESPONSE']._serialized_end=685
+  _globals['_CANCELCOMMANDPAYLOAD']._serialized_start=687
+  _globals['_CANCELCOMMANDPAYLOAD']._serialized_end=768
+  _globals['_CANCELCOMMANDREQUEST']._serialized_start=770
+  _globals['_CANCELCOMMANDREQUEST']._serialized_end=844
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_start=846
+  _globals['_CANCELCOMMANDRESPONSE']._serialized_end=913
+  _globals['_COMMANDSTREAMREQUEST']._serialized_start=915
+  _globals['_COMMANDSTREAMREQUEST']._serialized_end=989
+  _globals['_COMMANDRECEIPT']._serialized_start=992
+  _globals['_COMMANDRECEIPT']._serialized_end=1161
+  _globals['_COMMANDSTREAMRESPONSE']._serialized_start=1164
+  _globals['_COMMANDSTREAMRESPONSE']._serialized_end=1308
+  _globals['_GETCOMMANDREQUEST']._serialized_start=1310
+  _globals['_GETCOMMANDREQUEST']._serialized_end=1390
+  _globals['_GETCOMMANDRESPONSE']._serialized_start=1392
+  _globals['_GETCOMMANDRESPONSE']._serialized_end=1456
+  _globals['_LISTCOMMANDSREQUEST']._serialized_start=1459
+  _globals['_LISTCOMMANDSREQUEST']._serialized_end=1702
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=1704
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=1796
+  _globals['_WATCHCOMMANDSREQUEST']._serialized_start=1799
+  _globals['_WATCHCOMMANDSREQUEST']._serialized_end=1978
+  _globals['_WATCHCOMMANDSRESPONSE']._serialized_start=1981
+  _globals['_WATCHCOMMANDSRESPONSE']._serialized_end=2130
+  _globals['_COMMANDSERVICE']._serialized_start=2133
+  _globals['_COMMANDSERVICE']._serialized_end=2904
 # @@protoc_insertion_point(module_scope)

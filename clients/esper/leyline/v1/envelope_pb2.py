@@ -22,18 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65sper/leyline/v1/envelope.proto\x12\x10\x65sper.leyline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x0eSignedEnvelope\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x8e\x01\n\x0cSignedHeader\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x0c\x12\x0e\n\x06method\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05nonce\x18\x06 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65sper/leyline/v1/envelope.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"b\n\x0eSignedEnvelope\x12\x18\n\x06header\x18\x01 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80\x08\x12\x1a\n\x07payload\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1a\n\tsignature\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \"\xd1\x01\n\x0cSignedHeader\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x1d\n\x08\x61udience\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x16\n\x05\x65poch\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x1b\n\x06method\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x02\xc8\x01\x01\x12\x36\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x05nonce\x18\x06 \x01(\x0c\x42\t\xbaH\x06z\x04\x10\x10\x18 b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.envelope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNEDENVELOPE']._serialized_start=86
-  _globals['_SIGNEDENVELOPE']._serialized_end=154
-  _globals['_SIGNEDHEADER']._serialized_start=157
-  _globals['_SIGNEDHEADER']._serialized_end=299
+  _globals['_SIGNEDENVELOPE'].fields_by_name['header']._loaded_options = None
+  _globals['_SIGNEDENVELOPE'].fields_by_name['header']._serialized_options = b'\272H\005z\003\030\200\010'
+  _globals['_SIGNEDENVELOPE'].fields_by_name['payload']._loaded_options = None
+  _globals['_SIGNEDENVELOPE'].fields_by_name['payload']._serialized_options = b'\272H\006z\004\030\200\200@'
+  _globals['_SIGNEDENVELOPE'].fields_by_name['signature']._loaded_options = None
+  _globals['_SIGNEDENVELOPE'].fields_by_name['signature']._serialized_options = b'\272H\004z\002h '
+  _globals['_SIGNEDHEADER'].fields_by_name['key_id']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['key_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_SIGNEDHEADER'].fields_by_name['audience']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['audience']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_SIGNEDHEADER'].fields_by_name['epoch']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['epoch']._serialized_options = b'\272H\004z\002h\020'
+  _globals['_SIGNEDHEADER'].fields_by_name['method']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['method']._serialized_options = b'\272H\010r\003(\200\002\310\001\001'
+  _globals['_SIGNEDHEADER'].fields_by_name['issue_time']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['issue_time']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SIGNEDHEADER'].fields_by_name['nonce']._loaded_options = None
+  _globals['_SIGNEDHEADER'].fields_by_name['nonce']._serialized_options = b'\272H\006z\004\020\020\030 '
+  _globals['_SIGNEDENVELOPE']._serialized_start=115
+  _globals['_SIGNEDENVELOPE']._serialized_end=213
+  _globals['_SIGNEDHEADER']._serialized_start=216
+  _globals['_SIGNEDHEADER']._serialized_end=425
 # @@protoc_insertion_point(module_scope)

@@ -22,23 +22,52 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#esper/leyline/v1/field_report.proto\x12\x10\x65sper.leyline.v1\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x10MitigationAction\x12\x13\n\x0b\x61\x63tion_type\x18\x01 \x01(\t\x12\x11\n\trationale\x18\x02 \x01(\t\"\xb0\x04\n\x0b\x46ieldReport\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x11\n\treport_id\x18\x02 \x01(\t\x12\x12\n\ncommand_id\x18\x03 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x04 \x01(\t\x12\x0f\n\x07seed_id\x18\x05 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x06 \x01(\t\x12\x35\n\x07outcome\x18\x07 \x01(\x0e\x32$.esper.leyline.v1.FieldReportOutcome\x12;\n\x07metrics\x18\x08 \x03(\x0b\x32*.esper.leyline.v1.FieldReport.MetricsEntry\x12!\n\x19observation_window_epochs\x18\t \x01(\r\x12-\n\tissued_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15tamiyo_policy_version\x18\x0b \x01(\t\x12=\n\x11\x66ollow_up_actions\x18\x0c \x03(\x0b\x32\".esper.leyline.v1.MitigationAction\x12\r\n\x05notes\x18\r \x01(\t\x12 \n\x18observation_window_steps\x18\x0e \x01(\x04\x12\x12\n\npropensity\x18\x0f \x01(\x02\x12\x10\n\x08held_out\x18\x10 \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#esper/leyline/v1/field_report.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"p\n\x10MitigationAction\x12?\n\x0b\x61\x63tion_type\x18\x01 \x01(\tB*\xbaH\'r%R\x11\x43ONSERVATIVE_MODER\x10ROLLBACK_REQUEST\x12\x1b\n\trationale\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"\x92\x06\n\x0b\x46ieldReport\x12\x18\n\x07version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01\x12\x1e\n\treport_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x1c\n\ncommand_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12!\n\x0ftraining_run_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12h\n\x07seed_id\x18\x05 \x01(\tBW\xbaHTr\x02(\x12\xba\x01J\n\x0bseed_number\x12\x1cmust be the number of a seed\x1a\x1dthis.matches(\'^[1-9][0-9]*$\')\xd8\x01\x01\x12\x1e\n\x0c\x62lueprint_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x42\n\x07outcome\x18\x07 \x01(\x0e\x32$.esper.leyline.v1.FieldReportOutcomeB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12T\n\x07metrics\x18\x08 \x03(\x0b\x32*.esper.leyline.v1.FieldReport.MetricsEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x07r\x05\x10\x01(\x80\x01*\x04\n\x02@\x01\x12!\n\x19observation_window_epochs\x18\t \x01(\r\x12-\n\tissued_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x15tamiyo_policy_version\x18\x0b \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12G\n\x11\x66ollow_up_actions\x18\x0c \x03(\x0b\x32\".esper.leyline.v1.MitigationActionB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x17\n\x05notes\x18\r \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12 \n\x18observation_window_steps\x18\x0e \x01(\x04\x12#\n\npropensity\x18\x0f \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00\x80?-\x00\x00\x00\x00\x12\x10\n\x08held_out\x18\x10 \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.field_report_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MITIGATIONACTION'].fields_by_name['action_type']._loaded_options = None
+  _globals['_MITIGATIONACTION'].fields_by_name['action_type']._serialized_options = b'\272H\'r%R\021CONSERVATIVE_MODER\020ROLLBACK_REQUEST'
+  _globals['_MITIGATIONACTION'].fields_by_name['rationale']._loaded_options = None
+  _globals['_MITIGATIONACTION'].fields_by_name['rationale']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_FIELDREPORT_METRICSENTRY']._loaded_options = None
   _globals['_FIELDREPORT_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_MITIGATIONACTION']._serialized_start=125
-  _globals['_MITIGATIONACTION']._serialized_end=183
-  _globals['_FIELDREPORT']._serialized_start=186
-  _globals['_FIELDREPORT']._serialized_end=746
-  _globals['_FIELDREPORT_METRICSENTRY']._serialized_start=700
-  _globals['_FIELDREPORT_METRICSENTRY']._serialized_end=746
+  _globals['_FIELDREPORT'].fields_by_name['version']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['version']._serialized_options = b'\272H\004*\002\030\001'
+  _globals['_FIELDREPORT'].fields_by_name['report_id']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['report_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_FIELDREPORT'].fields_by_name['command_id']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['command_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_FIELDREPORT'].fields_by_name['training_run_id']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['training_run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_FIELDREPORT'].fields_by_name['seed_id']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['seed_id']._serialized_options = b'\272HTr\002(\022\272\001J\n\013seed_number\022\034must be the number of a seed\032\035this.matches(\'^[1-9][0-9]*$\')\330\001\001'
+  _globals['_FIELDREPORT'].fields_by_name['blueprint_id']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['blueprint_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_FIELDREPORT'].fields_by_name['outcome']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['outcome']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_FIELDREPORT'].fields_by_name['metrics']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['metrics']._serialized_options = b'\272H\024\232\001\021\020@\"\007r\005\020\001(\200\001*\004\n\002@\001'
+  _globals['_FIELDREPORT'].fields_by_name['tamiyo_policy_version']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['tamiyo_policy_version']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_FIELDREPORT'].fields_by_name['follow_up_actions']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['follow_up_actions']._serialized_options = b'\272H\005\222\001\002\020\020'
+  _globals['_FIELDREPORT'].fields_by_name['notes']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['notes']._serialized_options = b'\272H\005r\003(\200 '
+  _globals['_FIELDREPORT'].fields_by_name['propensity']._loaded_options = None
+  _globals['_FIELDREPORT'].fields_by_name['propensity']._serialized_options = b'\272H\014\n\n\035\000\000\200?-\000\000\000\000'
+  _globals['_MITIGATIONACTION']._serialized_start=154
+  _globals['_MITIGATIONACTION']._serialized_end=266
+  _globals['_FIELDREPORT']._serialized_start=269
+  _globals['_FIELDREPORT']._serialized_end=1055
+  _globals['_FIELDREPORT_METRICSENTRY']._serialized_start=1009
+  _globals['_FIELDREPORT_METRICSENTRY']._serialized_end=1055
 # @@protoc_insertion_point(module_scope)

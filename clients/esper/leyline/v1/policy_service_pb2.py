@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import command_pb2 as esper_dot_leyline_dot_v1_dot_command__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import field_report_pb2 as esper_dot_leyline_dot_v1_dot_field__report__pb2
@@ -31,45 +32,63 @@ from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_voca
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/policy_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a#esper/leyline/v1/field_report.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n\x0eSessionOpening\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.esper.leyline.v1.LeaseMode\x12\x13\n\x0bpolicy_name\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x1a\n\x12packet_every_steps\x18\x04 \x01(\r\"o\n\x0ePolicyDecision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x35\n\x08\x63ommands\x18\x02 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommand\x12\x11\n\trationale\x18\x03 \x01(\t\"K\n\x15\x44\x65\x63isionStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\\\n\rSessionOpened\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.esper.leyline.v1.LeaseMode\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"\x89\x01\n\x0f\x44\x65\x63isionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06packet\x18\x03 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"\x82\x01\n\x0f\x44\x65\x63isionReceipt\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12+\n\x08\x63ommands\x18\x02 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"=\n\x0f\x44\x65\x63isionOutcome\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"\xaf\x02\n\x16\x44\x65\x63isionStreamResponse\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SessionOpenedH\x00\x12\x34\n\x07request\x18\x02 \x01(\x0b\x32!.esper.leyline.v1.DecisionRequestH\x00\x12\x34\n\x07receipt\x18\x03 \x01(\x0b\x32!.esper.leyline.v1.DecisionReceiptH\x00\x12\x34\n\x07outcome\x18\x04 \x01(\x0b\x32!.esper.leyline.v1.DecisionOutcomeH\x00\x12\x35\n\x08\x64raining\x18\x05 \x01(\x0b\x32!.esper.leyline.v1.SessionDrainingH\x00\x42\t\n\x07\x63ontent\"\x11\n\x0fSessionDraining\"N\n\x18SubmitFieldReportRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\".\n\x19SubmitFieldReportResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"@\n\x17ListFieldReportsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x18ListFieldReportsResponse\x12.\n\x07reports\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.FieldReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf1\x02\n\rPolicyService\x12s\n\x0e\x44\x65\x63isionStream\x12\'.esper.leyline.v1.DecisionStreamRequest\x1a(.esper.leyline.v1.DecisionStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12x\n\x11SubmitFieldReport\x12*.esper.leyline.v1.SubmitFieldReportRequest\x1a+.esper.leyline.v1.SubmitFieldReportResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12q\n\x10ListFieldReports\x12).esper.leyline.v1.ListFieldReportsRequest\x1a*.esper.leyline.v1.ListFieldReportsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/policy_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a#esper/leyline/v1/field_report.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x01\n\x0eSessionOpening\x12\x36\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.esper.leyline.v1.LeaseModeB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12 \n\x0bpolicy_name\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12 \n\x0epolicy_version\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\'\n\x12packet_every_steps\x18\x04 \x01(\rB\x0b\xbaH\x08*\x06\x18\x80\x94\xeb\xdc\x03\"\x91\x01\n\x0ePolicyDecision\x12 \n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12@\n\x08\x63ommands\x18\x02 \x03(\x0b\x32#.esper.leyline.v1.AdaptationCommandB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x1b\n\trationale\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"K\n\x15\x44\x65\x63isionStreamRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\\\n\rSessionOpened\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.esper.leyline.v1.LeaseMode\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"\x89\x01\n\x0f\x44\x65\x63isionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06packet\x18\x03 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"\x82\x01\n\x0f\x44\x65\x63isionReceipt\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12+\n\x08\x63ommands\x18\x02 \x03(\x0b\x32\x19.esper.leyline.v1.Command\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.esper.leyline.v1.CommandError\"=\n\x0f\x44\x65\x63isionOutcome\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\"\xaf\x02\n\x16\x44\x65\x63isionStreamResponse\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SessionOpenedH\x00\x12\x34\n\x07request\x18\x02 \x01(\x0b\x32!.esper.leyline.v1.DecisionRequestH\x00\x12\x34\n\x07receipt\x18\x03 \x01(\x0b\x32!.esper.leyline.v1.DecisionReceiptH\x00\x12\x34\n\x07outcome\x18\x04 \x01(\x0b\x32!.esper.leyline.v1.DecisionOutcomeH\x00\x12\x35\n\x08\x64raining\x18\x05 \x01(\x0b\x32!.esper.leyline.v1.SessionDrainingH\x00\x42\t\n\x07\x63ontent\"\x11\n\x0fSessionDraining\"N\n\x18SubmitFieldReportRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\".\n\x19SubmitFieldReportResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\"T\n\x17ListFieldReportsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\"c\n\x18ListFieldReportsResponse\x12.\n\x07reports\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.FieldReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf1\x02\n\rPolicyService\x12s\n\x0e\x44\x65\x63isionStream\x12\'.esper.leyline.v1.DecisionStreamRequest\x1a(.esper.leyline.v1.DecisionStreamResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01(\x01\x30\x01\x12x\n\x11SubmitFieldReport\x12*.esper.leyline.v1.SubmitFieldReportRequest\x1a+.esper.leyline.v1.SubmitFieldReportResponse\"\n\xaa\xbc\x18\x06\x08\x02\x10\x01\x18\x01\x12q\n\x10ListFieldReports\x12).esper.leyline.v1.ListFieldReportsRequest\x1a*.esper.leyline.v1.ListFieldReportsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.policy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SESSIONOPENING'].fields_by_name['mode']._loaded_options = None
+  _globals['_SESSIONOPENING'].fields_by_name['mode']._serialized_options = b'\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_SESSIONOPENING'].fields_by_name['policy_name']._loaded_options = None
+  _globals['_SESSIONOPENING'].fields_by_name['policy_name']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_SESSIONOPENING'].fields_by_name['policy_version']._loaded_options = None
+  _globals['_SESSIONOPENING'].fields_by_name['policy_version']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_SESSIONOPENING'].fields_by_name['packet_every_steps']._loaded_options = None
+  _globals['_SESSIONOPENING'].fields_by_name['packet_every_steps']._serialized_options = b'\272H\010*\006\030\200\224\353\334\003'
+  _globals['_POLICYDECISION'].fields_by_name['decision_id']._loaded_options = None
+  _globals['_POLICYDECISION'].fields_by_name['decision_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_POLICYDECISION'].fields_by_name['commands']._loaded_options = None
+  _globals['_POLICYDECISION'].fields_by_name['commands']._serialized_options = b'\272H\006\222\001\003\020\200\002'
+  _globals['_POLICYDECISION'].fields_by_name['rationale']._loaded_options = None
+  _globals['_POLICYDECISION'].fields_by_name['rationale']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_LISTFIELDREPORTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFIELDREPORTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTFIELDREPORTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFIELDREPORTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\004'
   _globals['_POLICYSERVICE'].methods_by_name['DecisionStream']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['DecisionStream']._serialized_options = b'\252\274\030\006\010\002\020\001\030\001'
   _globals['_POLICYSERVICE'].methods_by_name['SubmitFieldReport']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['SubmitFieldReport']._serialized_options = b'\252\274\030\006\010\002\020\001\030\001'
   _globals['_POLICYSERVICE'].methods_by_name['ListFieldReports']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['ListFieldReports']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_SESSIONOPENING']._serialized_start=292
-  _globals['_SESSIONOPENING']._serialized_end=424
-  _globals['_POLICYDECISION']._serialized_start=426
-  _globals['_POLICYDECISION']._serialized_end=537
-  _globals['_DECISIONSTREAMREQUEST']._serialized_start=539
-  _globals['_DECISIONSTREAMREQUEST']._serialized_end=614
-  _globals['_SESSIONOPENED']._serialized_start=616
-  _globals['_SESSIONOPENED']._serialized_end=708
-  _globals['_DECISIONREQUEST']._serialized_start=711
-  _globals['_DECISIONREQUEST']._serialized_end=848
-  _globals['_DECISIONRECEIPT']._serialized_start=851
-  _globals['_DECISIONRECEIPT']._serialized_end=981
-  _globals['_DECISIONOUTCOME']._serialized_start=983
-  _globals['_DECISIONOUTCOME']._serialized_end=1044
-  _globals['_DECISIONSTREAMRESPONSE']._serialized_start=1047
-  _globals['_DECISIONSTREAMRESPONSE']._serialized_end=1350
-  _globals['_SESSIONDRAINING']._serialized_start=1352
-  _globals['_SESSIONDRAINING']._serialized_end=1369
-  _globals['_SUBMITFIELDREPORTREQUEST']._serialized_start=1371
-  _globals['_SUBMITFIELDREPORTREQUEST']._serialized_end=1449
-  _globals['_SUBMITFIELDREPORTRESPONSE']._serialized_start=1451
-  _globals['_SUBMITFIELDREPORTRESPONSE']._serialized_end=1497
-  _globals['_LISTFIELDREPORTSREQUEST']._serialized_start=1499
-  _globals['_LISTFIELDREPORTSREQUEST']._serialized_end=1563
-  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_start=1565
-  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_end=1664
-  _globals['_POLICYSERVICE']._serialized_start=1667
-  _globals['_POLICYSERVICE']._serialized_end=2036
+  _globals['_SESSIONOPENING']._serialized_start=321
+  _globals['_SESSIONOPENING']._serialized_end=502
+  _globals['_POLICYDECISION']._serialized_start=505
+  _globals['_POLICYDECISION']._serialized_end=650
+  _globals['_DECISIONSTREAMREQUEST']._serialized_start=652
+  _globals['_DECISIONSTREAMREQUEST']._serialized_end=727
+  _globals['_SESSIONOPENED']._serialized_start=729
+  _globals['_SESSIONOPENED']._serialized_end=821
+  _globals['_DECISIONREQUEST']._serialized_start=824
+  _globals['_DECISIONREQUEST']._serialized_end=961
+  _globals['_DECISIONRECEIPT']._serialized_start=964
+  _globals['_DECISIONRECEIPT']._serialized_end=1094
+  _globals['_DECISIONOUTCOME']._serialized_start=1096
+  _globals['_DECISIONOUTCOME']._serialized_end=1157
+  _globals['_DECISIONSTREAMRESPONSE']._serialized_start=1160
+  _globals['_DECISIONSTREAMRESPONSE']._serialized_end=1463
+  _globals['_SESSIONDRAINING']._serialized_start=1465
+  _globals['_SESSIONDRAINING']._serialized_end=1482
+  _globals['_SUBMITFIELDREPORTREQUEST']._serialized_start=1484
+  _globals['_SUBMITFIELDREPORTREQUEST']._serialized_end=1562
+  _globals['_SUBMITFIELDREPORTRESPONSE']._serialized_start=1564
+  _globals['_SUBMITFIELDREPORTRESPONSE']._serialized_end=1610
+  _globals['_LISTFIELDREPORTSREQUEST']._serialized_start=1612
+  _globals['_LISTFIELDREPORTSREQUEST']._serialized_end=1696
+  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_start=1698
+  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_end=1797
+  _globals['_POLICYSERVICE']._serialized_start=1800
+  _globals['_POLICYSERVICE']._serialized_end=2169
 # @@protoc_insertion_point(module_scope)

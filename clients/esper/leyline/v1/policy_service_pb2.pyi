@@ -1,5 +1,6 @@
 import datetime
 
+from esper.buf.validate import validate_pb2 as _validate_pb2
 from esper.leyline.v1 import command_pb2 as _command_pb2
 from esper.leyline.v1 import envelope_pb2 as _envelope_pb2
 from esper.leyline.v1 import field_report_pb2 as _field_report_pb2

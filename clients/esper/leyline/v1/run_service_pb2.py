@@ -22,19 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import command_pb2 as esper_dot_leyline_dot_v1_dot_command__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from esper.leyline.v1 import state_pb2 as esper_dot_leyline_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"esper/leyline/v1/run_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xac\x02\n\x0eGetRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x30\n\x0b\x65mergencies\x18\x03 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x32\n\x08\x62reakers\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x17\n\x0flease_principal\x18\x05 \x01(\t\x12-\n\ttimelines\x18\x06 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\x12\x36\n\x0erestore_points\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x10ListRunsResponse\x12#\n\x04runs\x18\x01 \x03(\x0b\x32\x15.esper.leyline.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fStartRunPayload\x12\x14\n\x0c\x61\x66ter_run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"E\n\x0fStartRunRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\"\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"D\n\x0eStopRunRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"4\n\x0eStopRunPayload\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"P\n\x0fStopRunResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x32\xf7\x02\n\nRunService\x12S\n\x06GetRun\x12\x1f.esper.leyline.v1.GetRunRequest\x1a .esper.leyline.v1.GetRunResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12Y\n\x08ListRuns\x12!.esper.leyline.v1.ListRunsRequest\x1a\".esper.leyline.v1.ListRunsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12]\n\x08StartRun\x12!.esper.leyline.v1.StartRunRequest\x1a\".esper.leyline.v1.StartRunResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12Z\n\x07StopRun\x12 .esper.leyline.v1.StopRunRequest\x1a!.esper.leyline.v1.StopRunResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"esper/leyline/v1/run_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\")\n\rGetRunRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"\xac\x02\n\x0eGetRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x30\n\x0b\x65mergencies\x18\x03 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x32\n\x08\x62reakers\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x17\n\x0flease_principal\x18\x05 \x01(\t\x12-\n\ttimelines\x18\x06 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\x12\x36\n\x0erestore_points\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\"L\n\x0fListRunsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\"P\n\x10ListRunsResponse\x12#\n\x04runs\x18\x01 \x03(\x0b\x32\x15.esper.leyline.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x0fStartRunPayload\x12!\n\x0c\x61\x66ter_run_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"E\n\x0fStartRunRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\"\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"D\n\x0eStopRunRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"K\n\x0eStopRunPayload\x12\x1f\n\nrequest_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"P\n\x0fStopRunResponse\x12*\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x19.esper.leyline.v1.Command\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x32\xf7\x02\n\nRunService\x12S\n\x06GetRun\x12\x1f.esper.leyline.v1.GetRunRequest\x1a .esper.leyline.v1.GetRunResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12Y\n\x08ListRuns\x12!.esper.leyline.v1.ListRunsRequest\x1a\".esper.leyline.v1.ListRunsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12]\n\x08StartRun\x12!.esper.leyline.v1.StartRunRequest\x1a\".esper.leyline.v1.StartRunResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12Z\n\x07StopRun\x12 .esper.leyline.v1.StopRunRequest\x1a!.esper.leyline.v1.StopRunResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\004'
+  _globals['_STARTRUNPAYLOAD'].fields_by_name['after_run_id']._loaded_options = None
+  _globals['_STARTRUNPAYLOAD'].fields_by_name['after_run_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_STARTRUNPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_STARTRUNPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_STOPRUNPAYLOAD'].fields_by_name['request_id']._loaded_options = None
+  _globals['_STOPRUNPAYLOAD'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_STOPRUNPAYLOAD'].fields_by_name['reason']._loaded_options = None
+  _globals['_STOPRUNPAYLOAD'].fields_by_name['reason']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_RUNSERVICE'].methods_by_name['ListRuns']._loaded_options = None
@@ -43,26 +58,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['StartRun']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
   _globals['_RUNSERVICE'].methods_by_name['StopRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['StopRun']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
-  _globals['_GETRUNREQUEST']._serialized_start=183
-  _globals['_GETRUNREQUEST']._serialized_end=214
-  _globals['_GETRUNRESPONSE']._serialized_start=217
-  _globals['_GETRUNRESPONSE']._serialized_end=517
-  _globals['_LISTRUNSREQUEST']._serialized_start=519
-  _globals['_LISTRUNSREQUEST']._serialized_end=575
-  _globals['_LISTRUNSRESPONSE']._serialized_start=577
-  _globals['_LISTRUNSRESPONSE']._serialized_end=657
-  _globals['_STARTRUNPAYLOAD']._serialized_start=659
-  _globals['_STARTRUNPAYLOAD']._serialized_end=714
-  _globals['_STARTRUNREQUEST']._serialized_start=716
-  _globals['_STARTRUNREQUEST']._serialized_end=785
-  _globals['_STARTRUNRESPONSE']._serialized_start=787
-  _globals['_STARTRUNRESPONSE']._serialized_end=821
-  _globals['_STOPRUNREQUEST']._serialized_start=823
-  _globals['_STOPRUNREQUEST']._serialized_end=891
-  _globals['_STOPRUNPAYLOAD']._serialized_start=893
-  _globals['_STOPRUNPAYLOAD']._serialized_end=945
-  _globals['_STOPRUNRESPONSE']._serialized_start=947
-  _globals['_STOPRUNRESPONSE']._serialized_end=1027
-  _globals['_RUNSERVICE']._serialized_start=1030
-  _globals['_RUNSERVICE']._serialized_end=1405
+  _globals['_GETRUNREQUEST']._serialized_start=212
+  _globals['_GETRUNREQUEST']._serialized_end=253
+  _globals['_GETRUNRESPONSE']._serialized_start=256
+  _globals['_GETRUNRESPONSE']._serialized_end=556
+  _globals['_LISTRUNSREQUEST']._serialized_start=558
+  _globals['_LISTRUNSREQUEST']._serialized_end=634
+  _globals['_LISTRUNSRESPONSE']._serialized_start=636
+  _globals['_LISTRUNSRESPONSE']._serialized_end=716
+  _globals['_STARTRUNPAYLOAD']._serialized_start=718
+  _globals['_STARTRUNPAYLOAD']._serialized_end=796
+  _globals['_STARTRUNREQUEST']._serialized_start=798
+  _globals['_STARTRUNREQUEST']._serialized_end=867
+  _globals['_STARTRUNRESPONSE']._serialized_start=869
+  _globals['_STARTRUNRESPONSE']._serialized_end=903
+  _globals['_STOPRUNREQUEST']._serialized_start=905
+  _globals['_STOPRUNREQUEST']._serialized_end=973
+  _globals['_STOPRUNPAYLOAD']._serialized_start=975
+  _globals['_STOPRUNPAYLOAD']._serialized_end=1050
+  _globals['_STOPRUNRESPONSE']._serialized_start=1052
+  _globals['_STOPRUNRESPONSE']._serialized_end=1132
+  _globals['_RUNSERVICE']._serialized_start=1135
+  _globals['_RUNSERVICE']._serialized_end=1510
 # @@protoc_insertion_point(module_scope)

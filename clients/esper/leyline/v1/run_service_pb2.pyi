@@ -1,3 +1,4 @@
+from esper.buf.validate import validate_pb2 as _validate_pb2
 from esper.leyline.v1 import command_pb2 as _command_pb2
 from esper.leyline.v1 import envelope_pb2 as _envelope_pb2
 from esper.leyline.v1 import options_pb2 as _options_pb2

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import envelope_pb2 as esper_dot_leyline_dot_v1_dot_envelope__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/server_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xac\x02\n\x15GetServerInfoResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x43\n\x06limits\x18\x06 \x03(\x0b\x32\x33.esper.leyline.v1.GetServerInfoResponse.LimitsEntry\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\x15\n\rtorch_version\x18\x08 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"%\n\x12\x43heckAccessPayload\x12\x0f\n\x07methods\x18\x01 \x03(\t\"H\n\x12\x43heckAccessRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"r\n\x0cMethodAccess\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0f\n\x07why_not\x18\x04 \x01(\t\"\xde\x01\n\x13\x43heckAccessResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tkey_state\x18\x03 \x01(\t\x12\x31\n\x0bpermissions\x18\x04 \x03(\x0e\x32\x1c.esper.leyline.v1.Permission\x12-\n\tnot_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07methods\x18\x06 \x03(\x0b\x32\x1e.esper.leyline.v1.MethodAccess\"\x19\n\x17WatchServerStateRequest\"\xcb\x01\n\x18WatchServerStateResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.esper.leyline.v1.ServerState\x12N\n\nconditions\x18\x02 \x03(\x0b\x32:.esper.leyline.v1.WatchServerStateResponse.ConditionsEntry\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03\x32\xd4\x02\n\rServerService\x12h\n\rGetServerInfo\x12&.esper.leyline.v1.GetServerInfoRequest\x1a\'.esper.leyline.v1.GetServerInfoResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x64\n\x0b\x43heckAccess\x12$.esper.leyline.v1.CheckAccessRequest\x1a%.esper.leyline.v1.CheckAccessResponse\"\x08\xaa\xbc\x18\x04\x08\x01\x10\x01\x12s\n\x10WatchServerState\x12).esper.leyline.v1.WatchServerStateRequest\x1a*.esper.leyline.v1.WatchServerStateResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/server_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xac\x02\n\x15GetServerInfoResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x0c\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x43\n\x06limits\x18\x06 \x03(\x0b\x32\x33.esper.leyline.v1.GetServerInfoResponse.LimitsEntry\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\x15\n\rtorch_version\x18\x08 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"9\n\x12\x43heckAccessPayload\x12#\n\x07methods\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01(\x80\x02\"H\n\x12\x43heckAccessRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"r\n\x0cMethodAccess\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.Permission\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0f\n\x07why_not\x18\x04 \x01(\t\"\xde\x01\n\x13\x43heckAccessResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tkey_state\x18\x03 \x01(\t\x12\x31\n\x0bpermissions\x18\x04 \x03(\x0e\x32\x1c.esper.leyline.v1.Permission\x12-\n\tnot_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07methods\x18\x06 \x03(\x0b\x32\x1e.esper.leyline.v1.MethodAccess\"\x19\n\x17WatchServerStateRequest\"\xcb\x01\n\x18WatchServerStateResponse\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.esper.leyline.v1.ServerState\x12N\n\nconditions\x18\x02 \x03(\x0b\x32:.esper.leyline.v1.WatchServerStateResponse.ConditionsEntry\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01*{\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVER_STATE_STARTING\x10\x01\x12\x18\n\x14SERVER_STATE_SERVING\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03\x32\xd4\x02\n\rServerService\x12h\n\rGetServerInfo\x12&.esper.leyline.v1.GetServerInfoRequest\x1a\'.esper.leyline.v1.GetServerInfoResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x64\n\x0b\x43heckAccess\x12$.esper.leyline.v1.CheckAccessRequest\x1a%.esper.leyline.v1.CheckAccessResponse\"\x08\xaa\xbc\x18\x04\x08\x01\x10\x01\x12s\n\x10WatchServerState\x12).esper.leyline.v1.WatchServerStateRequest\x1a*.esper.leyline.v1.WatchServerStateResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._loaded_options = None
   _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
+  _globals['_CHECKACCESSPAYLOAD'].fields_by_name['methods']._loaded_options = None
+  _globals['_CHECKACCESSPAYLOAD'].fields_by_name['methods']._serialized_options = b'\272H\017\222\001\014\020\200\002\"\007r\005\020\001(\200\002'
   _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._loaded_options = None
   _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._serialized_options = b'8\001'
   _globals['_SERVERSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
@@ -44,28 +47,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERSERVICE'].methods_by_name['CheckAccess']._serialized_options = b'\252\274\030\004\010\001\020\001'
   _globals['_SERVERSERVICE'].methods_by_name['WatchServerState']._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['WatchServerState']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_SERVERSTATE']._serialized_start=1171
-  _globals['_SERVERSTATE']._serialized_end=1294
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=157
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=179
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=182
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=482
-  _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_start=437
-  _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_end=482
-  _globals['_CHECKACCESSPAYLOAD']._serialized_start=484
-  _globals['_CHECKACCESSPAYLOAD']._serialized_end=521
-  _globals['_CHECKACCESSREQUEST']._serialized_start=523
-  _globals['_CHECKACCESSREQUEST']._serialized_end=595
-  _globals['_METHODACCESS']._serialized_start=597
-  _globals['_METHODACCESS']._serialized_end=711
-  _globals['_CHECKACCESSRESPONSE']._serialized_start=714
-  _globals['_CHECKACCESSRESPONSE']._serialized_end=936
-  _globals['_WATCHSERVERSTATEREQUEST']._serialized_start=938
-  _globals['_WATCHSERVERSTATEREQUEST']._serialized_end=963
-  _globals['_WATCHSERVERSTATERESPONSE']._serialized_start=966
-  _globals['_WATCHSERVERSTATERESPONSE']._serialized_end=1169
-  _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._serialized_start=1120
-  _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._serialized_end=1169
-  _globals['_SERVERSERVICE']._serialized_start=1297
-  _globals['_SERVERSERVICE']._serialized_end=1637
+  _globals['_SERVERSTATE']._serialized_start=1220
+  _globals['_SERVERSTATE']._serialized_end=1343
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=186
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=208
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=211
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=511
+  _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_start=466
+  _globals['_GETSERVERINFORESPONSE_LIMITSENTRY']._serialized_end=511
+  _globals['_CHECKACCESSPAYLOAD']._serialized_start=513
+  _globals['_CHECKACCESSPAYLOAD']._serialized_end=570
+  _globals['_CHECKACCESSREQUEST']._serialized_start=572
+  _globals['_CHECKACCESSREQUEST']._serialized_end=644
+  _globals['_METHODACCESS']._serialized_start=646
+  _globals['_METHODACCESS']._serialized_end=760
+  _globals['_CHECKACCESSRESPONSE']._serialized_start=763
+  _globals['_CHECKACCESSRESPONSE']._serialized_end=985
+  _globals['_WATCHSERVERSTATEREQUEST']._serialized_start=987
+  _globals['_WATCHSERVERSTATEREQUEST']._serialized_end=1012
+  _globals['_WATCHSERVERSTATERESPONSE']._serialized_start=1015
+  _globals['_WATCHSERVERSTATERESPONSE']._serialized_end=1218
+  _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._serialized_start=1169
+  _globals['_WATCHSERVERSTATERESPONSE_CONDITIONSENTRY']._serialized_end=1218
+  _globals['_SERVERSERVICE']._serialized_start=1346
+  _globals['_SERVERSERVICE']._serialized_end=1686
 # @@protoc_insertion_point(module_scope)

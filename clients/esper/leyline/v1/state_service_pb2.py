@@ -22,19 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from esper.leyline.v1 import state_pb2 as esper_dot_leyline_dot_v1_dot_state__pb2
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/state_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n\x0eGetSeedRequest\x12\x0f\n\x07seed_id\x18\x01 \x01(\t\"\x88\x02\n\x0eSeedTransition\x12\x34\n\x06source\x18\x01 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x12\x34\n\x06target\x18\x02 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x12\x13\n\x0bglobal_step\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12*\n\x04gate\x18\x05 \x01(\x0b\x32\x1c.esper.leyline.v1.GateResult\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\"\x85\x01\n\x0fGetSeedResponse\x12)\n\x04seed\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x35\n\x0btransitions\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.SeedTransition\x12\x10\n\x08revision\x18\x03 \x01(\x04\"Z\n\x10ListSeedsRequest\x12\x33\n\x05stage\x18\x01 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x12\x11\n\twith_gone\x18\x02 \x01(\x08\"Q\n\x11ListSeedsResponse\x12*\n\x05seeds\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x12\n\x10ListSitesRequest\"L\n\x11ListSitesResponse\x12%\n\x05sites\x18\x01 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x16\n\x14GetOptimizersRequest\"[\n\x15GetOptimizersResponse\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x10\n\x08revision\x18\x02 \x01(\x04\"&\n\x14ListTimelinesRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"F\n\x15ListTimelinesResponse\x12-\n\ttimelines\x18\x01 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\"\x95\x01\n\x11WatchStateRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\x0c\x12\x32\n\x08\x64\x65livery\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.DeliveryPolicy\x12\x19\n\x11resnapshot_on_gap\x18\x03 \x01(\x08\x12\x1b\n\x13\x62ookmark_interval_s\x18\x04 \x01(\r\"\x89\x03\n\rStateSnapshot\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12*\n\x05seeds\x18\x02 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12%\n\x05sites\x18\x03 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x34\n\noptimizers\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x30\n\x0b\x65mergencies\x18\x05 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x32\n\x08\x62reakers\x18\x06 \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x36\n\x0erestore_points\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12-\n\ttimelines\x18\x08 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\"\x94\x04\n\nStateDelta\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12*\n\x05seeds\x18\x02 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x18\n\x10removed_seed_ids\x18\x03 \x03(\t\x12%\n\x05sites\x18\x04 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x34\n\noptimizers\x18\x05 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x1a\n\x12optimizers_changed\x18\x06 \x01(\x08\x12\x30\n\x0b\x65mergencies\x18\x07 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x1b\n\x13\x65mergencies_changed\x18\x08 \x01(\x08\x12\x32\n\x08\x62reakers\x18\t \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x36\n\x0erestore_points\x18\n \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x1e\n\x16restore_points_changed\x18\x0b \x01(\x08\x12-\n\ttimelines\x18\x0c \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\x12\x19\n\x11timelines_changed\x18\r \x01(\x08\"\xd4\x01\n\x12WatchStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x33\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1f.esper.leyline.v1.StateSnapshotH\x00\x12-\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x1c.esper.leyline.v1.StateDeltaH\x00\x12\x15\n\rnum_conflated\x18\x05 \x01(\x04\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x42\t\n\x07\x63ontent*h\n\x0e\x44\x65liveryPolicy\x12\x1f\n\x1b\x44\x45LIVERY_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45LIVERY_POLICY_EVERY\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_POLICY_LATEST\x10\x02\x32\xd9\x04\n\x0cStateService\x12V\n\x07GetSeed\x12 .esper.leyline.v1.GetSeedRequest\x1a!.esper.leyline.v1.GetSeedResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\\\n\tListSeeds\x12\".esper.leyline.v1.ListSeedsRequest\x1a#.esper.leyline.v1.ListSeedsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\\\n\tListSites\x12\".esper.leyline.v1.ListSitesRequest\x1a#.esper.leyline.v1.ListSitesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetOptimizers\x12&.esper.leyline.v1.GetOptimizersRequest\x1a\'.esper.leyline.v1.GetOptimizersResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rListTimelines\x12&.esper.leyline.v1.ListTimelinesRequest\x1a\'.esper.leyline.v1.ListTimelinesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x61\n\nWatchState\x12#.esper.leyline.v1.WatchStateRequest\x1a$.esper.leyline.v1.WatchStateResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$esper/leyline/v1/state_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"z\n\x0eGetSeedRequest\x12h\n\x07seed_id\x18\x01 \x01(\tBW\xbaHTr\x02(\x12\xba\x01J\n\x0bseed_number\x12\x1cmust be the number of a seed\x1a\x1dthis.matches(\'^[1-9][0-9]*$\')\xc8\x01\x01\"\x88\x02\n\x0eSeedTransition\x12\x34\n\x06source\x18\x01 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x12\x34\n\x06target\x18\x02 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStage\x12\x13\n\x0bglobal_step\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12*\n\x04gate\x18\x05 \x01(\x0b\x32\x1c.esper.leyline.v1.GateResult\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\"\x85\x01\n\x0fGetSeedResponse\x12)\n\x04seed\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x35\n\x0btransitions\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.SeedTransition\x12\x10\n\x08revision\x18\x03 \x01(\x04\"d\n\x10ListSeedsRequest\x12=\n\x05stage\x18\x01 \x01(\x0e\x32$.esper.leyline.v1.SeedLifecycleStageB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x11\n\twith_gone\x18\x02 \x01(\x08\"Q\n\x11ListSeedsResponse\x12*\n\x05seeds\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x12\n\x10ListSitesRequest\"L\n\x11ListSitesResponse\x12%\n\x05sites\x18\x01 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x16\n\x14GetOptimizersRequest\"[\n\x15GetOptimizersResponse\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x10\n\x08revision\x18\x02 \x01(\x04\"0\n\x14ListTimelinesRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"F\n\x15ListTimelinesResponse\x12-\n\ttimelines\x18\x01 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\"\xb3\x01\n\x11WatchStateRequest\x12\x1e\n\x0cresume_token\x18\x01 \x01(\x0c\x42\x08\xbaH\x05z\x03\x18\x80\x01\x12<\n\x08\x64\x65livery\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.DeliveryPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x19\n\x11resnapshot_on_gap\x18\x03 \x01(\x08\x12%\n\x13\x62ookmark_interval_s\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\x90\x1c\"\x89\x03\n\rStateSnapshot\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12*\n\x05seeds\x18\x02 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12%\n\x05sites\x18\x03 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x34\n\noptimizers\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x30\n\x0b\x65mergencies\x18\x05 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x32\n\x08\x62reakers\x18\x06 \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x36\n\x0erestore_points\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12-\n\ttimelines\x18\x08 \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\"\x94\x04\n\nStateDelta\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.esper.leyline.v1.Run\x12*\n\x05seeds\x18\x02 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedState\x12\x18\n\x10removed_seed_ids\x18\x03 \x03(\t\x12%\n\x05sites\x18\x04 \x03(\x0b\x32\x16.esper.leyline.v1.Site\x12\x34\n\noptimizers\x18\x05 \x03(\x0b\x32 .esper.leyline.v1.OptimizerGroup\x12\x1a\n\x12optimizers_changed\x18\x06 \x01(\x08\x12\x30\n\x0b\x65mergencies\x18\x07 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x1b\n\x13\x65mergencies_changed\x18\x08 \x01(\x08\x12\x32\n\x08\x62reakers\x18\t \x03(\x0b\x32 .esper.leyline.v1.CircuitBreaker\x12\x36\n\x0erestore_points\x18\n \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x1e\n\x16restore_points_changed\x18\x0b \x01(\x08\x12-\n\ttimelines\x18\x0c \x03(\x0b\x32\x1a.esper.leyline.v1.Timeline\x12\x19\n\x11timelines_changed\x18\r \x01(\x08\"\xd4\x01\n\x12WatchStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x33\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1f.esper.leyline.v1.StateSnapshotH\x00\x12-\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\x1c.esper.leyline.v1.StateDeltaH\x00\x12\x15\n\rnum_conflated\x18\x05 \x01(\x04\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x42\t\n\x07\x63ontent*h\n\x0e\x44\x65liveryPolicy\x12\x1f\n\x1b\x44\x45LIVERY_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45LIVERY_POLICY_EVERY\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_POLICY_LATEST\x10\x02\x32\xd9\x04\n\x0cStateService\x12V\n\x07GetSeed\x12 .esper.leyline.v1.GetSeedRequest\x1a!.esper.leyline.v1.GetSeedResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\\\n\tListSeeds\x12\".esper.leyline.v1.ListSeedsRequest\x1a#.esper.leyline.v1.ListSeedsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\\\n\tListSites\x12\".esper.leyline.v1.ListSitesRequest\x1a#.esper.leyline.v1.ListSitesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetOptimizers\x12&.esper.leyline.v1.GetOptimizersRequest\x1a\'.esper.leyline.v1.GetOptimizersResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rListTimelines\x12&.esper.leyline.v1.ListTimelinesRequest\x1a\'.esper.leyline.v1.ListTimelinesResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12\x61\n\nWatchState\x12#.esper.leyline.v1.WatchStateRequest\x1a$.esper.leyline.v1.WatchStateResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.state_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETSEEDREQUEST'].fields_by_name['seed_id']._loaded_options = None
+  _globals['_GETSEEDREQUEST'].fields_by_name['seed_id']._serialized_options = b'\272HTr\002(\022\272\001J\n\013seed_number\022\034must be the number of a seed\032\035this.matches(\'^[1-9][0-9]*$\')\310\001\001'
+  _globals['_LISTSEEDSREQUEST'].fields_by_name['stage']._loaded_options = None
+  _globals['_LISTSEEDSREQUEST'].fields_by_name['stage']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTTIMELINESREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_LISTTIMELINESREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005z\003\030\200\001'
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['delivery']._loaded_options = None
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['delivery']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['bookmark_interval_s']._loaded_options = None
+  _globals['_WATCHSTATEREQUEST'].fields_by_name['bookmark_interval_s']._serialized_options = b'\272H\005*\003\030\220\034'
   _globals['_STATESERVICE'].methods_by_name['GetSeed']._loaded_options = None
   _globals['_STATESERVICE'].methods_by_name['GetSeed']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_STATESERVICE'].methods_by_name['ListSeeds']._loaded_options = None
@@ -47,38 +60,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATESERVICE'].methods_by_name['ListTimelines']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_STATESERVICE'].methods_by_name['WatchState']._loaded_options = None
   _globals['_STATESERVICE'].methods_by_name['WatchState']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_DELIVERYPOLICY']._serialized_start=2426
-  _globals['_DELIVERYPOLICY']._serialized_end=2530
-  _globals['_GETSEEDREQUEST']._serialized_start=188
-  _globals['_GETSEEDREQUEST']._serialized_end=221
-  _globals['_SEEDTRANSITION']._serialized_start=224
-  _globals['_SEEDTRANSITION']._serialized_end=488
-  _globals['_GETSEEDRESPONSE']._serialized_start=491
-  _globals['_GETSEEDRESPONSE']._serialized_end=624
-  _globals['_LISTSEEDSREQUEST']._serialized_start=626
-  _globals['_LISTSEEDSREQUEST']._serialized_end=716
-  _globals['_LISTSEEDSRESPONSE']._serialized_start=718
-  _globals['_LISTSEEDSRESPONSE']._serialized_end=799
-  _globals['_LISTSITESREQUEST']._serialized_start=801
-  _globals['_LISTSITESREQUEST']._serialized_end=819
-  _globals['_LISTSITESRESPONSE']._serialized_start=821
-  _globals['_LISTSITESRESPONSE']._serialized_end=897
-  _globals['_GETOPTIMIZERSREQUEST']._serialized_start=899
-  _globals['_GETOPTIMIZERSREQUEST']._serialized_end=921
-  _globals['_GETOPTIMIZERSRESPONSE']._serialized_start=923
-  _globals['_GETOPTIMIZERSRESPONSE']._serialized_end=1014
-  _globals['_LISTTIMELINESREQUEST']._serialized_start=1016
-  _globals['_LISTTIMELINESREQUEST']._serialized_end=1054
-  _globals['_LISTTIMELINESRESPONSE']._serialized_start=1056
-  _globals['_LISTTIMELINESRESPONSE']._serialized_end=1126
-  _globals['_WATCHSTATEREQUEST']._serialized_start=1129
-  _globals['_WATCHSTATEREQUEST']._serialized_end=1278
-  _globals['_STATESNAPSHOT']._serialized_start=1281
-  _globals['_STATESNAPSHOT']._serialized_end=1674
-  _globals['_STATEDELTA']._serialized_start=1677
-  _globals['_STATEDELTA']._serialized_end=2209
-  _globals['_WATCHSTATERESPONSE']._serialized_start=2212
-  _globals['_WATCHSTATERESPONSE']._serialized_end=2424
-  _globals['_STATESERVICE']._serialized_start=2533
-  _globals['_STATESERVICE']._serialized_end=3134
+  _globals['_DELIVERYPOLICY']._serialized_start=2594
+  _globals['_DELIVERYPOLICY']._serialized_end=2698
+  _globals['_GETSEEDREQUEST']._serialized_start=217
+  _globals['_GETSEEDREQUEST']._serialized_end=339
+  _globals['_SEEDTRANSITION']._serialized_start=342
+  _globals['_SEEDTRANSITION']._serialized_end=606
+  _globals['_GETSEEDRESPONSE']._serialized_start=609
+  _globals['_GETSEEDRESPONSE']._serialized_end=742
+  _globals['_LISTSEEDSREQUEST']._serialized_start=744
+  _globals['_LISTSEEDSREQUEST']._serialized_end=844
+  _globals['_LISTSEEDSRESPONSE']._serialized_start=846
+  _globals['_LISTSEEDSRESPONSE']._serialized_end=927
+  _globals['_LISTSITESREQUEST']._serialized_start=929
+  _globals['_LISTSITESREQUEST']._serialized_end=947
+  _globals['_LISTSITESRESPONSE']._serialized_start=949
+  _globals['_LISTSITESRESPONSE']._serialized_end=1025
+  _globals['_GETOPTIMIZERSREQUEST']._serialized_start=1027
+  _globals['_GETOPTIMIZERSREQUEST']._serialized_end=1049
+  _globals['_GETOPTIMIZERSRESPONSE']._serialized_start=1051
+  _globals['_GETOPTIMIZERSRESPONSE']._serialized_end=1142
+  _globals['_LISTTIMELINESREQUEST']._serialized_start=1144
+  _globals['_LISTTIMELINESREQUEST']._serialized_end=1192
+  _globals['_LISTTIMELINESRESPONSE']._serialized_start=1194
+  _globals['_LISTTIMELINESRESPONSE']._serialized_end=1264
+  _globals['_WATCHSTATEREQUEST']._serialized_start=1267
+  _globals['_WATCHSTATEREQUEST']._serialized_end=1446
+  _globals['_STATESNAPSHOT']._serialized_start=1449
+  _globals['_STATESNAPSHOT']._serialized_end=1842
+  _globals['_STATEDELTA']._serialized_start=1845
+  _globals['_STATEDELTA']._serialized_end=2377
+  _globals['_WATCHSTATERESPONSE']._serialized_start=2380
+  _globals['_WATCHSTATERESPONSE']._serialized_end=2592
+  _globals['_STATESERVICE']._serialized_start=2701
+  _globals['_STATESERVICE']._serialized_end=3302
 # @@protoc_insertion_point(module_scope)

@@ -22,17 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from esper.leyline.v1 import options_pb2 as esper_dot_leyline_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/telemetry_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12ListMetricsRequest\"C\n\x10MetricDescriptor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"J\n\x13ListMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\".esper.leyline.v1.MetricDescriptor\"\x80\x01\n\x15QueryTelemetryRequest\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x11\n\x04slot\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nfirst_step\x18\x03 \x01(\x04\x12\x11\n\tlast_step\x18\x04 \x01(\x04\x12\x13\n\x0bmax_buckets\x18\x05 \x01(\rB\x07\n\x05_slot\"\x95\x01\n\x0fTelemetryBucket\x12\x12\n\nfirst_step\x18\x01 \x01(\x04\x12\x11\n\tlast_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x0f\n\x07minimum\x18\x04 \x01(\x01\x12\x0f\n\x07maximum\x18\x05 \x01(\x01\x12\x0c\n\x04mean\x18\x06 \x01(\x01\x12\x16\n\x0enum_not_finite\x18\x07 \x01(\x04\"s\n\x0fTelemetrySeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x32\n\x07\x62uckets\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.TelemetryBucket\"u\n\x16QueryTelemetryResponse\x12\x31\n\x06series\x18\x01 \x03(\x0b\x32!.esper.leyline.v1.TelemetrySeries\x12\x13\n\x0boldest_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_dropped\x18\x03 \x01(\x04\"q\n\x16StreamTelemetryRequest\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x18\n\x10max_frames_per_s\x18\x02 \x01(\x02\x12\x13\n\x0blatest_only\x18\x03 \x01(\x08\x12\x17\n\x0fmin_event_level\x18\x04 \x01(\t\"g\n\x0cMetricSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x14\n\x0cglobal_steps\x18\x03 \x03(\x04\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x15\n\rtimes_unix_ns\x18\x05 \x03(\x10\"\x90\x02\n\x0eTelemetryEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x44\n\nattributes\x18\x04 \x03(\x0b\x32\x30.esper.leyline.v1.TelemetryEvent.AttributesEntry\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x0eTelemetryFrame\x12\x14\n\x0c\x66rame_number\x18\x01 \x01(\x04\x12.\n\x06series\x18\x02 \x03(\x0b\x32\x1e.esper.leyline.v1.MetricSeries\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.TelemetryEvent\x12\x18\n\x10num_ring_dropped\x18\x04 \x01(\x04\x12\x10\n\x08timeline\x18\x05 \x01(\r\"x\n\x17StreamTelemetryResponse\x12/\n\x05\x66rame\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.TelemetryFrame\x12\x1a\n\x12num_frames_dropped\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x32\xd5\x02\n\x10TelemetryService\x12\x62\n\x0bListMetrics\x12$.esper.leyline.v1.ListMetricsRequest\x1a%.esper.leyline.v1.ListMetricsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12k\n\x0eQueryTelemetry\x12\'.esper.leyline.v1.QueryTelemetryRequest\x1a(.esper.leyline.v1.QueryTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12p\n\x0fStreamTelemetry\x12(.esper.leyline.v1.StreamTelemetryRequest\x1a).esper.leyline.v1.StreamTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/telemetry_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12ListMetricsRequest\"C\n\x10MetricDescriptor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"J\n\x13ListMetricsResponse\x12\x33\n\x07metrics\x18\x01 \x03(\x0b\x32\".esper.leyline.v1.MetricDescriptor\"\xb5\x02\n\x15QueryTelemetryRequest\x12%\n\x07metrics\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0b\x10@\"\x07r\x05\x10\x01(\x80\x01\xc8\x01\x01\x12\x11\n\x04slot\x18\x02 \x01(\rH\x00\x88\x01\x01\x12#\n\nfirst_step\x18\x03 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x12\"\n\tlast_step\x18\x04 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x12\x1d\n\x0bmax_buckets\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07:q\xbaHn\x1al\n\x0flast_step-order\x12\x1emust not lie before first_step\x1a\x39this.last_step == 0u || this.last_step >= this.first_stepB\x07\n\x05_slot\"\x95\x01\n\x0fTelemetryBucket\x12\x12\n\nfirst_step\x18\x01 \x01(\x04\x12\x11\n\tlast_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x0f\n\x07minimum\x18\x04 \x01(\x01\x12\x0f\n\x07maximum\x18\x05 \x01(\x01\x12\x0c\n\x04mean\x18\x06 \x01(\x01\x12\x16\n\x0enum_not_finite\x18\x07 \x01(\x04\"s\n\x0fTelemetrySeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x10\n\x08timeline\x18\x03 \x01(\r\x12\x32\n\x07\x62uckets\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.TelemetryBucket\"u\n\x16QueryTelemetryResponse\x12\x31\n\x06series\x18\x01 \x03(\x0b\x32!.esper.leyline.v1.TelemetrySeries\x12\x13\n\x0boldest_step\x18\x02 \x01(\x04\x12\x13\n\x0bnum_dropped\x18\x03 \x01(\x04\"\xc1\x01\n\x16StreamTelemetryRequest\x12\"\n\x07metrics\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07r\x05\x10\x01(\x80\x01\x12&\n\x10max_frames_per_s\x18\x02 \x01(\x02\x42\x0c\xbaH\t\n\x07-\x00\x00\x00\x00@\x01\x12\x13\n\x0blatest_only\x18\x03 \x01(\x08\x12\x46\n\x0fmin_event_level\x18\x04 \x01(\tB-\xbaH*r(R\x00R\x04infoR\x07warningR\x05\x65rrorR\x08\x63riticalR\x04none\"g\n\x0cMetricSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x14\n\x0cglobal_steps\x18\x03 \x03(\x04\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12\x15\n\rtimes_unix_ns\x18\x05 \x03(\x10\"\x90\x02\n\x0eTelemetryEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\x44\n\nattributes\x18\x04 \x03(\x0b\x32\x30.esper.leyline.v1.TelemetryEvent.AttributesEntry\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08timeline\x18\x07 \x01(\r\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x0eTelemetryFrame\x12\x14\n\x0c\x66rame_number\x18\x01 \x01(\x04\x12.\n\x06series\x18\x02 \x03(\x0b\x32\x1e.esper.leyline.v1.MetricSeries\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .esper.leyline.v1.TelemetryEvent\x12\x18\n\x10num_ring_dropped\x18\x04 \x01(\x04\x12\x10\n\x08timeline\x18\x05 \x01(\r\"x\n\x17StreamTelemetryResponse\x12/\n\x05\x66rame\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.TelemetryFrame\x12\x1a\n\x12num_frames_dropped\x18\x02 \x01(\x04\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x32\xd5\x02\n\x10TelemetryService\x12\x62\n\x0bListMetrics\x12$.esper.leyline.v1.ListMetricsRequest\x1a%.esper.leyline.v1.ListMetricsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12k\n\x0eQueryTelemetry\x12\'.esper.leyline.v1.QueryTelemetryRequest\x1a(.esper.leyline.v1.QueryTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12p\n\x0fStreamTelemetry\x12(.esper.leyline.v1.StreamTelemetryRequest\x1a).esper.leyline.v1.StreamTelemetryResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.telemetry_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['metrics']._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['metrics']._serialized_options = b'\272H\021\222\001\013\020@\"\007r\005\020\001(\200\001\310\001\001'
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['first_step']._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['first_step']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['last_step']._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['last_step']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['max_buckets']._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST'].fields_by_name['max_buckets']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_QUERYTELEMETRYREQUEST']._loaded_options = None
+  _globals['_QUERYTELEMETRYREQUEST']._serialized_options = b'\272Hn\032l\n\017last_step-order\022\036must not lie before first_step\0329this.last_step == 0u || this.last_step >= this.first_step'
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['metrics']._loaded_options = None
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['metrics']._serialized_options = b'\272H\016\222\001\013\020@\"\007r\005\020\001(\200\001'
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['max_frames_per_s']._loaded_options = None
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['max_frames_per_s']._serialized_options = b'\272H\t\n\007-\000\000\000\000@\001'
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['min_event_level']._loaded_options = None
+  _globals['_STREAMTELEMETRYREQUEST'].fields_by_name['min_event_level']._serialized_options = b'\272H*r(R\000R\004infoR\007warningR\005errorR\010criticalR\004none'
   _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_TELEMETRYSERVICE'].methods_by_name['ListMetrics']._loaded_options = None
@@ -41,32 +58,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TELEMETRYSERVICE'].methods_by_name['QueryTelemetry']._serialized_options = b'\252\274\030\002\010\001'
   _globals['_TELEMETRYSERVICE'].methods_by_name['StreamTelemetry']._loaded_options = None
   _globals['_TELEMETRYSERVICE'].methods_by_name['StreamTelemetry']._serialized_options = b'\252\274\030\002\010\001'
-  _globals['_LISTMETRICSREQUEST']._serialized_start=127
-  _globals['_LISTMETRICSREQUEST']._serialized_end=147
-  _globals['_METRICDESCRIPTOR']._serialized_start=149
-  _globals['_METRICDESCRIPTOR']._serialized_end=216
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=218
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=292
-  _globals['_QUERYTELEMETRYREQUEST']._serialized_start=295
-  _globals['_QUERYTELEMETRYREQUEST']._serialized_end=423
-  _globals['_TELEMETRYBUCKET']._serialized_start=426
-  _globals['_TELEMETRYBUCKET']._serialized_end=575
-  _globals['_TELEMETRYSERIES']._serialized_start=577
-  _globals['_TELEMETRYSERIES']._serialized_end=692
-  _globals['_QUERYTELEMETRYRESPONSE']._serialized_start=694
-  _globals['_QUERYTELEMETRYRESPONSE']._serialized_end=811
-  _globals['_STREAMTELEMETRYREQUEST']._serialized_start=813
-  _globals['_STREAMTELEMETRYREQUEST']._serialized_end=926
-  _globals['_METRICSERIES']._serialized_start=928
-  _globals['_METRICSERIES']._serialized_end=1031
-  _globals['_TELEMETRYEVENT']._serialized_start=1034
-  _globals['_TELEMETRYEVENT']._serialized_end=1306
-  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_start=1257
-  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_end=1306
-  _globals['_TELEMETRYFRAME']._serialized_start=1309
-  _globals['_TELEMETRYFRAME']._serialized_end=1489
-  _globals['_STREAMTELEMETRYRESPONSE']._serialized_start=1491
-  _globals['_STREAMTELEMETRYRESPONSE']._serialized_end=1611
-  _globals['_TELEMETRYSERVICE']._serialized_start=1614
-  _globals['_TELEMETRYSERVICE']._serialized_end=1955
+  _globals['_LISTMETRICSREQUEST']._serialized_start=156
+  _globals['_LISTMETRICSREQUEST']._serialized_end=176
+  _globals['_METRICDESCRIPTOR']._serialized_start=178
+  _globals['_METRICDESCRIPTOR']._serialized_end=245
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=247
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=321
+  _globals['_QUERYTELEMETRYREQUEST']._serialized_start=324
+  _globals['_QUERYTELEMETRYREQUEST']._serialized_end=633
+  _globals['_TELEMETRYBUCKET']._serialized_start=636
+  _globals['_TELEMETRYBUCKET']._serialized_end=785
+  _globals['_TELEMETRYSERIES']._serialized_start=787
+  _globals['_TELEMETRYSERIES']._serialized_end=902
+  _globals['_QUERYTELEMETRYRESPONSE']._serialized_start=904
+  _globals['_QUERYTELEMETRYRESPONSE']._serialized_end=1021
+  _globals['_STREAMTELEMETRYREQUEST']._serialized_start=1024
+  _globals['_STREAMTELEMETRYREQUEST']._serialized_end=1217
+  _globals['_METRICSERIES']._serialized_start=1219
+  _globals['_METRICSERIES']._serialized_end=1322
+  _globals['_TELEMETRYEVENT']._serialized_start=1325
+  _globals['_TELEMETRYEVENT']._serialized_end=1597
+  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_start=1548
+  _globals['_TELEMETRYEVENT_ATTRIBUTESENTRY']._serialized_end=1597
+  _globals['_TELEMETRYFRAME']._serialized_start=1600
+  _globals['_TELEMETRYFRAME']._serialized_end=1780
+  _globals['_STREAMTELEMETRYRESPONSE']._serialized_start=1782
+  _globals['_STREAMTELEMETRYRESPONSE']._serialized_end=1902
+  _globals['_TELEMETRYSERVICE']._serialized_start=1905
+  _globals['_TELEMETRYSERVICE']._serialized_end=2246
 # @@protoc_insertion_point(module_scope)
