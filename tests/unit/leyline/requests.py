@@ -1,5 +1,6 @@
 """Signed requests and verifiers for the tests of the rules, with clocks that a test moves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,15 @@ class Envelope:
     signature: bytes
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The classes that a desk is made of; the model of the verifier puts mutants of them in their place."""
+
+    verifier: type[Verifier] = Verifier
+    nonces: type[NonceStore] = NonceStore
+    mac: Callable[[bytes, bytes, bytes], bytes] = mac
+
+
 @dataclass
 class Desk:
     """A verifier with its clocks, and a signer beside it."""
@@ -58,10 +68,11 @@ class Desk:
     per_key: int = 4096
     total: int = 65_536
     num_signed: int = 0
+    parts: Parts = Parts()
 
     def __post_init__(self) -> None:
-        self.nonces = NonceStore(self.per_key, self.total)
-        self.verifier = Verifier(
+        self.nonces = self.parts.nonces(self.per_key, self.total)
+        self.verifier = self.parts.verifier(
             keyring=None if self.keys is None else KeyRing(self.keys),
             audience=AUDIENCE,
             epoch=self.epoch,
@@ -82,12 +93,13 @@ class Desk:
             method=METHOD,
             nonce=self.num_signed.to_bytes(16, "big"),
         )
-        issue_s = changes.pop("issue_unix_s", self.clocks.wall_s)
-        header.issue_time.FromNanoseconds(int(float(issue_s) * 1e9))
+        issue_s = float(changes.pop("issue_unix_s", self.clocks.wall_s))
+        # Apart, since nanoseconds since 1970 are more than a float holds.
+        header.issue_time.seconds, header.issue_time.nanos = int(issue_s // 1), int(issue_s % 1 * 1e9)
         for name, value in changes.items():
             setattr(header, name, value)
         body = header.SerializeToString()
-        return Envelope(body, payload, mac(key.secret.reveal(), body, payload))
+        return Envelope(body, payload, self.parts.mac(key.secret.reveal(), body, payload))
 
     def verify(
         self,
