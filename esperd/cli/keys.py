@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key, KeyRing, append_key, new_key, write_client_file
+from esperd.leyline.keyring import Key, KeyRing
+from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
 from esperd.leyline.vocabulary import Permission
 
 DAY_S = 86_400.0

@@ -31,6 +31,8 @@ from esperd.control.gate import Gate
 from esperd.control.health import SERVICE as HEALTH_SERVICE
 from esperd.control.health import HealthService
 from esperd.control.identity import ServerIdentity
+from esperd.control.key_port import KeyPort
+from esperd.control.key_service import KeyService
 from esperd.control.pacing import CallMeter, Pacer
 from esperd.control.policy_service import PolicyService
 from esperd.control.policy_sessions import METHOD as DECISION_STREAM
@@ -90,6 +92,7 @@ class ControlServer:
         settings: Settings,
         identity: ServerIdentity,
         supervisor: Supervisor,
+        keys: KeyPort,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         log: structlog.stdlib.BoundLogger,
@@ -98,7 +101,7 @@ class ControlServer:
         export_command: Sequence[str] = (),
     ) -> None:
         """`clock` gives Unix seconds, `monotonic` seconds that never go back; nothing is bound before `start`.
-        `supervisor` is the process around it.
+        `supervisor` is the process around it; `keys` keeps the keys that `verifier` accepts.
 
         `store` holds the run's checkpoints; None means that there are none. `unsettled` are the commands without an
         outcome of earlier starts, which the trainer will carry out; None means that this start begins the run.
@@ -111,10 +114,12 @@ class ControlServer:
         self._settings = settings
         self._identity = identity
         self._supervisor = supervisor
+        self._keys = keys
         self._log = log
         self._policies = read_method_policies()
         self.conditions = ConditionBoard()
         self.connections = Connections(clock, settings.control.max_streams)
+        self.key_service = KeyService(keys=keys, connections=self.connections, clock=clock)
         self._meter = CallMeter(time.thread_time)
         self._pacer, self._urgent_pacer = (self._make_pacer(monotonic, share) for share in (1.0, URGENT_SHARE))
         self._commands = CommandBoard(identity.epoch)
@@ -171,6 +176,15 @@ class ControlServer:
         self._start_chores()
         self.conditions.serve()
         return list(self._bound)
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings: those that a reload may change are in force from the next call on."""
+        self._settings = settings
+        control, budgets = settings.control, settings.budgets
+        self.connections.max_streams = control.max_streams
+        self._pacer.set_limits(control.training_share, control.max_concurrent_calls)
+        self._urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
+        self._sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
 
     async def drain_and_stop(self, grace_s: float) -> None:
         """Refuse new changes, end every stream with a resume token, then stop; at most `grace_s` seconds."""
@@ -242,10 +256,11 @@ class ControlServer:
     def _look_around(self) -> None:
         """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
         self._sessions.tick()
+        self.key_service.end_refused_streams()
         self._meter.close_window()
         self._history.look(self._port.snapshot().run)
         self.conditions.set_part("trainer", self._port.snapshot().run.phase not in _BROKEN)
-        self.conditions.set_part("keys", self._verifier.has_keyring)
+        self.conditions.set_part("keys", self._verifier.keyring is not None)
 
     # Building
 
@@ -316,9 +331,21 @@ class ControlServer:
         names = [service.full_name for service in services()]
         parts = (
             ServerService(
-                identity=self._identity, settings=self._settings.control, conditions=self.conditions, clock=clock
+                identity=self._identity,
+                settings=lambda: self._settings.control,
+                conditions=self.conditions,
+                keys=self._keys,
+                policies=self._policies,
+                clock=clock,
             ),
-            RunService(port=port, journal=journal, desk=desk, lease_principal=lambda: self._sessions.lease_principal),
+            self.key_service,
+            RunService(
+                port=port,
+                journal=journal,
+                desk=desk,
+                supervisor=self._supervisor,
+                lease_principal=lambda: self._sessions.lease_principal,
+            ),
             CommandService(
                 desk=desk,
                 board=board,

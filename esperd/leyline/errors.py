@@ -84,6 +84,7 @@ _ROWS = (
     ("E-RUN-006", "RUN_CATCHING_UP", "UNAVAILABLE", "The run is catching up with its earlier start (step {step} of {until}).", "Send it again when it has caught up; esperctl status shows it."),
     ("E-RUN-007", "RUN_STARTING", "UNAVAILABLE", "The run is still being set up.", "Send it again in a moment; esperctl status shows it."),
     ("E-RUN-008", "RUN_ACTIVE", "FAILED_PRECONDITION", "The run {run_id} is {phase}.", "Stop it first: esperctl stop."),
+    ("E-RUN-009", "RUN_CHANGED", "ABORTED", "The current run is {run_id}, not {expected}.", "Look at the run again (esperctl status) and decide again."),
     ("E-RUN-004", "EMERGENCY_UNKNOWN", "NOT_FOUND", "There is no emergency {emergency_id}.", "List them with esperctl status."),
     ("E-RUN-005", "EMERGENCY_UNACKNOWLEDGED", "DEADLINE_EXCEEDED", "The trainer has not yet acknowledged the emergency.", "It will at its next safe point; watch the state."),
     # Checkpoints, resume, rollback, export
@@ -104,7 +105,7 @@ _ROWS = (
     ("E-EXP-003", "EXPORT_BUSY", "RESOURCE_EXHAUSTED", "The checkpoint {checkpoint_id} is being exported.", "Wait until that is done."),
     ("E-SRV-001", "DRAINING", "UNAVAILABLE", "The daemon is shutting down.", "Connect again after the time in RetryInfo."),
     ("E-SRV-002", "JOURNAL_UNAVAILABLE", "UNAVAILABLE", "The journal cannot be written: {detail}.", "Free disk space; the command was not accepted, so send it again."),
-    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Restart the daemon to go on with a run that failed; begin another with esperd serve FILE --new-run."),
+    ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Restart the daemon to go on with a run that failed; begin another with esperctl start."),
     ("E-SRV-004", "SLOW_CONSUMER", "RESOURCE_EXHAUSTED", "The stream was read too slowly; revision {revision} was the last one sent.", "Read faster, or resume from that revision, or watch with LATEST."),
     ("E-SRV-005", "REVISION_COMPACTED", "OUT_OF_RANGE", "The resume token is older than revision {floor}.", "Watch again without a token, or with on_gap RESNAPSHOT."),
     ("E-SRV-006", "RESUME_TOKEN_INVALID", "INVALID_ARGUMENT", "The resume token cannot be read.", "Pass the token exactly as it came."),

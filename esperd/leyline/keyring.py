@@ -1,21 +1,20 @@
 """The key ring: which keys the daemon accepts, for whom, for what, and from when to when.
 
 Any thread. A ring is an immutable value made from a TOML file of mode 0600; a reload makes a new ring and swaps it in
-whole. Time is passed in. Knows nothing of requests. Design 01, Signed requests.
+whole. Time is passed in. Knows nothing of requests, nor how the file is changed. Design 01, Signed requests.
 """
 
 import datetime
 import enum
-import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.private_files import PrivateFileRefused, one_writer, read_private_text, write_private_text
+from esperd.leyline.private_files import PrivateFileRefused, read_private_text
 from esperd.leyline.secret import Secret
 from esperd.leyline.vocabulary import Permission
 
@@ -68,6 +67,14 @@ class Key:
             return KeyState.EXPIRED
         return self.declared
 
+    def is_accepted(self, now_unix_s: float) -> bool:
+        """Whether what it signs is accepted at a time."""
+        return self.state(now_unix_s) in (KeyState.ACTIVE, KeyState.RETIRING)
+
+    def allows(self, permission: Permission) -> bool:
+        """Whether its holder may do this. Every accepted key may observe: reads are not even signed."""
+        return permission is Permission.OBSERVE or permission in self.permissions
+
 
 class KeyRing:
     """An immutable set of keys by id."""
@@ -100,80 +107,11 @@ class KeyRing:
         """Every key, in the order of the file."""
         return tuple(self._keys.values())
 
-
-def new_key(
-    principal: str,
-    permissions: Iterable[Permission],
-    now_unix_s: float,
-    *,
-    key_id: str = "",
-    lifetime_s: float | None = None,
-    random_bytes: Callable[[int], bytes] = os.urandom,
-) -> Key:
-    """Make a key that is valid from now on; without an id it is called `<principal>-<8 hex digits>`.
-
-    Raises EsperdError KEYRING_INVALID for a name or permission that a key ring would refuse.
-    """
-    key = Key(
-        key_id=key_id or f"{principal[: MAX_NAME_CHARS - 9]}-{random_bytes(4).hex()}",
-        principal=principal,
-        permissions=frozenset(permissions),
-        secret=Secret(random_bytes(MIN_SECRET_BYTES)),
-        not_before_unix_s=float(int(now_unix_s)),
-        not_after_unix_s=None if lifetime_s is None else float(int(now_unix_s + lifetime_s)),
-    )
-    KeyRing.from_text(key_text(key), path="(new key)")
-    return key
-
-
-def append_key(path: Path, key: Key) -> None:
-    """Add a key to a key ring file, or begin one: atomic, durable, mode 0600; what stands there is kept as it is.
-
-    Raises EsperdError KEYRING_INVALID when the file is not a valid ring, or already has a key of this id.
-    """
-    try:
-        with one_writer(path.parent):
-            text = read_private_text(path) if path.exists() else ""
-            separator = "\n" if text and not text.endswith("\n\n") else ""
-            grown = f"{text}{separator}{key_text(key)}"
-            KeyRing.from_text(grown, path=str(path))
-            write_private_text(path, grown)
-    except PrivateFileRefused as refused:
-        raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
-
-
-def write_client_file(path: Path, key: Key, address: str = "") -> None:
-    """Write what a client needs to sign with this key. Raises EsperdError KEY_FILE_INVALID or FILE_EXISTS."""
-    if path.exists():
-        raise EsperdError("FILE_EXISTS", path=path)
-    if any(character in address for character in '"\\\n'):
-        raise EsperdError("KEY_FILE_INVALID", path=path, detail="the address has a quote, a backslash or a line break")
-    lines = [f'key_id = "{key.key_id}"', f'principal = "{key.principal}"', f'secret = "{key.secret.reveal().hex()}"']
-    if address:
-        lines.append(f'address = "{address}"')
-    try:
-        write_private_text(path, "\n".join(lines) + "\n")
-    except PrivateFileRefused as refused:
-        raise EsperdError("KEY_FILE_INVALID", path=path, detail=refused) from refused
-
-
-def key_text(key: Key) -> str:
-    """One `[[keys]]` block of the file, its secret included."""
-    names = ", ".join(f'"{permission.name.lower()}"' for permission in sorted(key.permissions))
-    lines = [
-        "[[keys]]",
-        f'id = "{key.key_id}"',
-        f'principal = "{key.principal}"',
-        f"permissions = [{names}]",
-        f'secret = "{key.secret.reveal().hex()}"',
-    ]
-    if key.not_before_unix_s is not None:
-        lines.append(f"not_before = {_time_text(key.not_before_unix_s)}")
-    if key.not_after_unix_s is not None:
-        lines.append(f"not_after = {_time_text(key.not_after_unix_s)}")
-    if key.declared is not KeyState.ACTIVE:
-        lines.append(f'state = "{key.declared}"')
-    return "\n".join(lines) + "\n"
+    def with_revoked(self, key_ids: Collection[str]) -> "KeyRing":
+        """The same ring in which these keys are revoked; ids that it does not have are passed over."""
+        return KeyRing(
+            replace(key, declared=KeyState.REVOKED) if key.key_id in key_ids else key for key in self._keys.values()
+        )
 
 
 class _Invalid(Exception):
@@ -271,7 +209,3 @@ def _declared(table: Mapping[str, Any], where: str) -> KeyState:
     if value not in [state.value for state in _DECLARABLE]:
         raise _Invalid(f"{where}, field state: active, retiring or revoked is needed")
     return KeyState(value)
-
-
-def _time_text(unix_s: float) -> str:
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -78,9 +78,9 @@ class Verifier:
         self._throttle = FailureThrottle() if throttle is None else throttle
 
     @property
-    def has_keyring(self) -> bool:
-        """Whether any signed request can be accepted."""
-        return self._keyring is not None
+    def keyring(self) -> KeyRing | None:
+        """The ring in force; None means that no signed request can be accepted."""
+        return self._keyring
 
     def replace_keyring(self, keyring: KeyRing | None) -> None:
         """Use another ring from the next request on; nonces and failures stay remembered."""
@@ -140,7 +140,7 @@ class Verifier:
         issue_s = fields.issue_time.seconds + fields.issue_time.nanos * 1e-9
         self._check_fresh(key, issue_s, wall_s, now_s)
         self._claim_nonce(key, fields.nonce, issue_s, now_s)
-        if permission not in key.permissions:
+        if not key.allows(permission):
             needed = permission.name.lower()
             raise RequestRefused(
                 "PERMISSION_REQUIRED", f"lacks {needed}", key.key_id, principal=key.principal, permission=needed

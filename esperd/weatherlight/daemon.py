@@ -6,7 +6,7 @@ Main thread, on the event loop; never touches torch. In call order: startup, mai
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,13 +17,14 @@ from typing import Any
 from structlog.stdlib import BoundLogger
 
 from esperd.bridge.bridge import Bridge
+from esperd.config.origin import SET_LOG_LEVEL, Configuration
 from esperd.config.settings import Settings
 from esperd.control.identity import ServerIdentity
 from esperd.control.recorded_commands import to_command
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
+from esperd.control.supervisor import Reloaded
 from esperd.leyline.failpoints import failpoint
-from esperd.leyline.keyring import KeyRing
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import TrainerPhase
@@ -34,7 +35,10 @@ from esperd.oona.past import ReadPast, no_past, read_past
 from esperd.oona.records import CommandRecord, Record
 from esperd.oona.sqlite_journal import SqliteJournal
 from esperd.weatherlight.identity import Identity, make_identity
+from esperd.weatherlight.key_keeper import KeyKeeper
+from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.picking import Picked, newest_in_journal, newest_in_store, pick
+from esperd.weatherlight.reload import Prepare, Reload
 from esperd.weatherlight.run_directory import RunDirectory
 from esperd.weatherlight.signals import SignalRecord
 from esperd.weatherlight.training_thread import Keeping, finished_snapshot, start_training_thread, starting_snapshot
@@ -55,8 +59,7 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
-        search_path: Path,
+        configuration: Configuration,
         directory: RunDirectory,
         log: BoundLogger,
         *,
@@ -65,20 +68,20 @@ class Daemon:
         run_id: str = "",
     ) -> None:
         """`new_run` begins one, whatever the directory holds, with this `run_id` unless it is empty."""
-        self._settings = settings
-        self._search_path = search_path
+        self._reload = Reload(configuration, log)
         self._directory = directory
         self._log = log
         self._new_run = new_run
         self._export_command = export_command
         self._started_unix_s = time.time()
-        self._identity: Identity = make_identity(settings, self._started_unix_s)
+        self._identity: Identity = make_identity(configuration.settings, self._started_unix_s)
         if run_id:
             self._identity = replace(self._identity, run_id=run_id)
         self._store: CheckpointStore
         self._journal: Journal
         self._picked: Picked
         self._bridge: Bridge
+        self._keys: KeyKeeper
         self._server: ControlServer
         self._trainer: threading.Thread | None = None
         self._has_trainer_left = True
@@ -99,13 +102,13 @@ class Daemon:
         """After the end: the daemon of the run that was asked for, at the same addresses; None when none was."""
         if not self._next_run_id:
             return None
-        settings = self._settings
-        if any(address.endswith(":0") for address in settings.control.listen):
+        configuration = self.configuration
+        if any(address.endswith(":0") for address in self._settings.control.listen):
             # The system chose ports; clients know them by now.
-            settings = replace(settings, control=replace(settings.control, listen=tuple(self._addresses)))
+            origin = configuration.origins["control.listen"]
+            configuration = configuration.with_values({"control.listen": tuple(self._addresses)}, origin)
         return Daemon(
-            settings,
-            self._search_path,
+            configuration,
             self._directory,
             self._log,
             new_run=True,
@@ -166,15 +169,17 @@ class Daemon:
         settings, identity = self._settings, self._identity
         unsettled = await self._settle_earlier()
         await self._journal.append(*self._first_rows())
+        verifier, self._keys = self._make_keys()
         self._server = ControlServer(
             port=self._bridge,
             journal=self._journal,
-            verifier=self._make_verifier(),
+            verifier=verifier,
             settings=settings,
             identity=ServerIdentity(
                 server_id=identity.daemon_id, epoch=identity.epoch, version=version("esperd"), run_id=identity.run_id
             ),
             supervisor=self,
+            keys=self._keys,
             clock=time.time,
             monotonic=time.monotonic,
             log=self._log,
@@ -183,13 +188,15 @@ class Daemon:
             export_command=self._export_command,
         )
         self._addresses = await self._server.start()
+        for prepare in self._reloaded_parts():
+            self._reload.add(prepare)
         self._log.info("serving", addresses=self._addresses, daemon_id=identity.daemon_id, run_id=identity.run_id)
         if self._picked.finished is not None:
-            self._log.info("the run has finished", begin_another="esperd serve FILE --new-run")
+            self._log.info("the run has finished", begin_another="esperctl start")
             return
         keeping = Keeping(self._store, self._past_reader(), self._settings.journal.enabled)
         self._trainer = start_training_thread(
-            settings, self._bridge, identity.run_id, self._search_path, self._log, keeping
+            settings, self._bridge, identity.run_id, self.configuration.path.parent, self._log, keeping
         )
 
     async def _settle_earlier(self) -> tuple[CommandRecord, ...] | None:
@@ -233,18 +240,31 @@ class Daemon:
             to_command=to_command,
         )
 
-    def _make_verifier(self) -> Verifier:
-        path = self._directory.keyring_path(self._settings.control.keyring)
-        keyring = None if path is None else KeyRing.load(path)
-        if keyring is None:
-            self._log.warning("no key ring: every signed request is refused", make_one="esperd keys new")
-        return Verifier(
-            keyring=keyring,
+    def _make_keys(self) -> tuple[Verifier, KeyKeeper]:
+        """The verifier, and the keeper of its keys. Raises EsperdError KEYRING_INVALID."""
+        verifier = Verifier(
+            keyring=None,
             audience=self._identity.daemon_id,
             epoch=self._identity.epoch,
             wall_clock=time.time,
             monotonic=time.monotonic,
         )
+        keeper = KeyKeeper(
+            find_ring=partial(self._directory.keyring_path, self._settings.control.keyring),
+            revocations=self._directory.revocations_path,
+            verifier=verifier,
+            end_streams=lambda: self._server.key_service.end_refused_streams(),
+            clock=time.time,
+            log=self._log,
+        )
+        keeper.open()
+        return verifier, keeper
+
+    def _reloaded_parts(self) -> Iterator[Prepare]:
+        """Who takes part in a reload, besides the configuration itself."""
+        yield lambda _: partial(self._keys.swap, self._keys.prepare())
+        yield lambda settings: partial(self._server.apply, settings)
+        yield lambda settings: partial(configure_log, settings.log)
 
     # Main loop
 
@@ -256,17 +276,46 @@ class Daemon:
         }
         if self._settings.run.exit_when_finished:
             reasons["run ended"] = lambda: until_ended(self._bridge)
-        watchdog = asyncio.create_task(watch(self._bridge, self._log))
+        chores = [
+            asyncio.create_task(watch(self._bridge, self._log)),
+            asyncio.create_task(self._reload_at_hangup(signals)),
+        ]
         waits = {asyncio.create_task(wait()): reason for reason, wait in reasons.items()}
         done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*pending, watchdog):
+        for task in (*pending, *chores):
             task.cancel()
         return waits[done.pop()]
 
     async def _has_been_asked(self) -> None:
         await self._asked_to_end.wait()
 
+    async def _reload_at_hangup(self, signals: SignalRecord) -> None:
+        while True:
+            await signals.hangup()
+            self.reload()
+
     # What the control plane asks for
+
+    @property
+    def configuration(self) -> Configuration:
+        """What is in force, and where each value comes from."""
+        return self._reload.configuration
+
+    @property
+    def _settings(self) -> Settings:
+        return self._reload.configuration.settings
+
+    def reload(self) -> Reloaded:
+        """Read configuration, keys and certificates again and apply all of it, or nothing."""
+        return self._reload.run()
+
+    def set_log_level(self, level: str) -> str:
+        """Change the level of the log until the next start or reload; returns the level that was."""
+        previous = self._settings.log.level
+        self._reload.configuration = self.configuration.with_values({"log.level": level}, SET_LOG_LEVEL)
+        configure_log(self._settings.log)
+        self._log.info("the log has another level", now=level, before=previous)
+        return previous
 
     def drain(self) -> None:
         """End as on SIGTERM."""

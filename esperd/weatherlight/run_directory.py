@@ -9,6 +9,7 @@ from esperd.oona.owner_lock import own_directory
 
 JOURNAL_NAME = "journal.sqlite"
 KEYRING_NAME = "keys.toml"
+REVOCATIONS_NAME = "revoked-keys.toml"
 CHECKPOINTS_NAME = "checkpoints"
 
 
@@ -39,6 +40,11 @@ class RunDirectory:
             return Path(configured)
         own = self.path / KEYRING_NAME
         return own if own.exists() else None
+
+    @property
+    def revocations_path(self) -> Path:
+        """The file of the keys that are refused for good."""
+        return self.path / REVOCATIONS_NAME
 
     def release(self) -> None:
         """Let another daemon have it."""

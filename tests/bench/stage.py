@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,17 +21,18 @@ import structlog
 import uvloop
 
 from esperd.bridge.bridge import Bridge
-from esperd.config.settings import RunSettings, Settings
+from esperd.config.settings import ControlSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Outcome
-from esperd.leyline.keyring import KeyRing, key_text, new_key, write_client_file
+from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import OptimizerGroupView, RunView, Snapshot
 from esperd.leyline.vocabulary import CommandState, Permission, TrainerPhase
 from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.sqlite_journal import SqliteJournal
+from esperd.weatherlight.key_keeper import KeyKeeper
 from esperd.weatherlight.serve import SWITCH_INTERVAL_S
 from tests.supervision import RecordingSupervisor
 
@@ -46,7 +47,10 @@ class Stage:
 
     bridge: Bridge
     address: str
+    """The Unix socket."""
     key_file: Path
+    addresses: tuple[str, ...] = ()
+    """Every address that it listens on."""
 
 
 def new_bridge(phase: TrainerPhase = TrainerPhase.STARTING) -> Bridge:
@@ -69,34 +73,44 @@ def on_uvloop(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(bridge: Bridge, *, durable: bool = True) -> AsyncIterator[Stage]:
-    """Serve the bridge's port; with `durable` the journal is on disk, else in memory."""
+async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[str] = ()) -> AsyncIterator[Stage]:
+    """Serve the port on a Unix socket, and on `listen`; with `durable` the journal is on disk, else in memory."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         key = new_key("bench", [p for p in Permission if p is not Permission.UNSPECIFIED], time.time())
         journal: Journal = await SqliteJournal.open(directory / "journal.db") if durable else MemoryJournal()
         epoch = secrets.token_bytes(16)
+        append_key(directory / "keys.toml", key)
+        verifier = Verifier(
+            keyring=None, audience=SERVER_ID, epoch=epoch, wall_clock=time.time, monotonic=time.monotonic
+        )
+        keys = KeyKeeper(
+            find_ring=lambda: directory / "keys.toml",
+            revocations=directory / "revoked-keys.toml",
+            verifier=verifier,
+            end_streams=lambda: server.key_service.end_refused_streams(),
+            clock=time.time,
+            log=structlog.get_logger(),
+        )
+        keys.open()
         server = ControlServer(
             port=bridge,
             journal=journal,
-            verifier=Verifier(
-                keyring=KeyRing.from_text(key_text(key)),
-                audience=SERVER_ID,
-                epoch=epoch,
-                wall_clock=time.time,
-                monotonic=time.monotonic,
+            verifier=verifier,
+            settings=Settings(
+                run=RunSettings(directory=name), control=ControlSettings(listen=(f"unix:{name}/leyline.sock", *listen))
             ),
-            settings=Settings(run=RunSettings(directory=name)),
             identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
             supervisor=RecordingSupervisor(),
+            keys=keys,
             clock=time.time,
             monotonic=time.monotonic,
             log=structlog.get_logger(),
         )
-        address = (await server.start())[0]
-        write_client_file(directory / "client.toml", key, address)
+        addresses = await server.start()
+        write_client_file(directory / "client.toml", key, addresses[0])
         try:
-            yield Stage(bridge, address, directory / "client.toml")
+            yield Stage(bridge, addresses[0], directory / "client.toml", tuple(addresses))
         finally:
             await server.drain_and_stop(2.0)
             await journal.close()

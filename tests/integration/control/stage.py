@@ -30,7 +30,7 @@ from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Command, EmergencyCommand, Outcome, PauseCommand, PolicyPresence, SeedCommand
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import KeyRing
+from esperd.leyline.private_files import write_private_text
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import (
     BlueprintOffer,
@@ -59,6 +59,7 @@ from esperd.leyline.vocabulary import (
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.records import CommandRecord
 from esperd.oona.sqlite_journal import SqliteJournal
+from esperd.weatherlight.key_keeper import KeyKeeper
 from tests.supervision import RecordingSupervisor
 
 COST = Cost(100, 1000, 2000, 400)
@@ -287,14 +288,26 @@ async def open_stage(
     await journal.append(run_started(bridge.snapshot().run, settings, revision=5))
     await journal.accept(earlier or ())
     await journal.settle(settled, time.time())
+    ring_path = directory / "keys.toml"
+    if ring is not None:
+        write_private_text(ring_path, ring)
     verifier = Verifier(
-        keyring=None if ring is None else KeyRing.from_text(ring),
+        keyring=None,
         audience=identity.server_id,
         epoch=identity.epoch,
         wall_clock=time.time,
         monotonic=time.monotonic,
     )
     trainer = ScriptedTrainer(bridge)
+    keys = KeyKeeper(
+        find_ring=lambda: ring_path if ring_path.exists() else None,
+        revocations=directory / "revoked-keys.toml",
+        verifier=verifier,
+        end_streams=lambda: server.key_service.end_refused_streams(),
+        clock=time.time,
+        log=structlog.get_logger(),
+    )
+    keys.open()
     server = ControlServer(
         port=bridge,
         journal=journal,
@@ -302,6 +315,7 @@ async def open_stage(
         settings=settings,
         identity=identity,
         supervisor=RecordingSupervisor(),
+        keys=keys,
         clock=time.time,
         monotonic=monotonic,
         log=structlog.get_logger(),

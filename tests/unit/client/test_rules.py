@@ -28,7 +28,7 @@ from esper.leyline.v1.server_service_pb2 import GetServerInfoResponse
 from google.protobuf import descriptor_pool
 
 from esperd.leyline.errors import CATALOGUE
-from esperd.leyline.keyring import new_key, write_client_file
+from esperd.leyline.keyring_edit import new_key, write_client_file
 from esperd.leyline.method_policy import read_method_policies
 from esperd.leyline.verify import mac
 from esperd.leyline.vocabulary import Permission

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key, KeyRing, KeyState, append_key, key_text, new_key, write_client_file
+from esperd.leyline.keyring import Key, KeyRing, KeyState
+from esperd.leyline.keyring_edit import append_key, key_text, new_key, write_client_file
 from esperd.leyline.vocabulary import Permission
 
 SECRET = bytes(range(32)).hex()
