@@ -1,4 +1,4 @@
-"""RunService: the current run, those before it in the journal, and the order to stop.
+"""RunService: the current run, those before it in the journal, the order to stop and the order to begin another.
 
 Event loop only.
 """
@@ -16,6 +16,8 @@ from esperd.control.command_messages import command_message
 from esperd.control.entrance import parse
 from esperd.control.histories import read_all
 from esperd.control.pages import page_size
+from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
+from esperd.control.supervisor import Supervisor
 from esperd.leyline.commands import StopCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RunResumed
@@ -25,18 +27,27 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind, RunFinished, RunStarted
 
 _SERVICE = "/esper.leyline.v1.RunService/"
+OVER = (TrainerPhase.FINISHED, TrainerPhase.FAILED)
+"""Phases in which the trainer has nothing more to do."""
 
 
 class RunService:
     """Serves runs."""
 
     def __init__(
-        self, *, port: TrainerPort, journal: Journal, desk: CommandDesk, lease_principal: Callable[[], str]
+        self,
+        *,
+        port: TrainerPort,
+        journal: Journal,
+        desk: CommandDesk,
+        supervisor: Supervisor,
+        lease_principal: Callable[[], str],
     ) -> None:
-        """`lease_principal` names the steering policy's principal."""
+        """`supervisor` begins runs; `lease_principal` names the steering policy's principal."""
         self._port = port
         self._journal = journal
         self._desk = desk
+        self._supervisor = supervisor
         self._lease_principal = lease_principal
 
     def routes(self) -> Iterable[Route]:
@@ -44,6 +55,7 @@ class RunService:
         pb = run_service_pb2
         yield Route(_SERVICE + "GetRun", Shape.UNARY, pb.GetRunRequest, self.get_run)
         yield Route(_SERVICE + "ListRuns", Shape.UNARY, pb.ListRunsRequest, self.list_runs)
+        yield Route(_SERVICE + "StartRun", Shape.UNARY, pb.StartRunRequest, self.start_run)
         yield Route(_SERVICE + "StopRun", Shape.UNARY, pb.StopRunRequest, self.stop_run)
 
     async def get_run(self, _: Call, request: run_service_pb2.GetRunRequest) -> run_service_pb2.GetRunResponse:
@@ -74,6 +86,20 @@ class RunService:
         return run_service_pb2.ListRunsResponse(
             runs=runs[start:end], next_page_token=str(end) if end < len(runs) else ""
         )
+
+    async def start_run(self, _: Call, data: bytes) -> run_service_pb2.StartRunResponse:
+        """Have the process begin another run once this call is answered."""
+        asked = parse(run_service_pb2.StartRunPayload, data)
+        rules = Rules(reason="REQUEST_INVALID")
+        rules.text("after_run_id", asked.after_run_id, MAX_ID_BYTES, required=True)
+        rules.text("reason", asked.reason, MAX_REASON_BYTES)
+        rules.check()
+        run = self._port.snapshot().run
+        if asked.after_run_id != run.run_id:
+            raise EsperdError("RUN_CHANGED", run_id=run.run_id, expected=asked.after_run_id)
+        if run.phase not in OVER:
+            raise EsperdError("RUN_ACTIVE", run_id=run.run_id, phase=run.phase.name)
+        return run_service_pb2.StartRunResponse(run_id=self._supervisor.start_run())
 
     async def stop_run(self, call: Call, data: bytes) -> run_service_pb2.StopRunResponse:
         """End the current run at its next safe point."""

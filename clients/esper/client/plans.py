@@ -43,6 +43,9 @@ VERIFY_S = 600.0
 EXPORT_S = 600.0
 """The same for an export, which loads the run in a process of its own."""
 
+LOOK_AGAIN_S = 0.1
+"""How often a client looks whether a run that it began is served."""
+
 NewId = Callable[[], str]
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -76,6 +79,11 @@ def run(run_id: str) -> Plan[run_pb.GetRunResponse]:
 def runs(page_size: int, page_token: str) -> Plan[run_pb.ListRunsResponse]:
     """A page of runs."""
     return Plan(calls.LIST_RUNS, run_pb.ListRunsRequest(page_size=page_size, page_token=page_token))
+
+
+def start_run(after_run_id: str, reason: str) -> Plan[run_pb.StartRunResponse]:
+    """Begin another run."""
+    return Plan(calls.START_RUN, run_pb.StartRunPayload(after_run_id=after_run_id, reason=reason))
 
 
 def stop_run(reason: str, request_id: str) -> Plan[run_pb.StopRunResponse]:

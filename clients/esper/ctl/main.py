@@ -27,6 +27,7 @@ COMMANDS: Commands = {
     "fossilize": ("esper.ctl.seed_changes:fossilize", "Keep a seed for good."),
     "pause": ("esper.ctl.run_changes:pause", "Hold training at the next safe point."),
     "resume": ("esper.ctl.run_changes:resume", "Go on training."),
+    "start": ("esper.ctl.run_changes:start", "Begin a new run when the current one is over."),
     "stop": ("esper.ctl.run_changes:stop", "End the run; the daemon stays up."),
     "checkpoint": ("esper.ctl.checkpoints:checkpoint", "Checkpoints: create, list, show, verify, prune."),
     "rollback": ("esper.ctl.rollback:rollback", "Go back to an earlier state of the run."),

@@ -1,4 +1,4 @@
-"""Commands that change the run: pause, resume, stop, lr, hyper, breaker."""
+"""Commands that change the run: pause, resume, start, stop, lr, hyper, breaker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from esper.ctl.seed_changes import key_values
 from esper.ctl.submission import Terms, change_options, settle, submit
 from esper.ctl.words import breaker_state
 from esper.failures import run_reporting
-from esper.leyline.v1 import command_pb2, vocabulary_pb2
+from esper.leyline.v1 import command_pb2, run_service_pb2, vocabulary_pb2
 
 target_option = click.option(
     "--of", "target", default="host", show_default=True, metavar="OPTIMIZER", help="host, all, or seed:<number>."
@@ -32,6 +32,34 @@ def _control(name: str, action: Any, text: str) -> Callable[..., Any]:
 
 pause = _control("pause", command_pb2.RUN_ACTION_PAUSE, "Hold training at the next safe point.")
 resume = _control("resume", command_pb2.RUN_ACTION_RESUME, "Go on training.")
+
+
+@click.command()
+@click.option("--reason", default="", help="Why, for the log.")
+@click.option(
+    "--after", "after_run_id", default="", metavar="RUN", help="The run that is over, unless the current one."
+)
+@click.option("--wait", is_flag=True, help="Wait until the new run is served.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=numbers.SECONDS,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long --wait waits.",
+)
+@output_option
+@click.pass_obj
+def start(where: Where, reason: str, after_run_id: str, wait: bool, timeout_s: float, output: str) -> None:
+    """Begin a new run, once the current one is over; the daemon ends every stream and serves again."""
+
+    def send() -> None:
+        with where.client() as client:
+            run_id = client.start_run(reason, after_run_id=after_run_id, wait=wait, timeout_s=timeout_s)
+        show(run_service_pb2.StartRunResponse(run_id=run_id), output, lambda: f"run {run_id}")
+
+    run_reporting(send)
 
 
 @click.command()

@@ -73,7 +73,7 @@ async def test_a_finished_run_stays_finished(start_daemon: StartDaemon) -> None:
         assert (shown.val_loss, shown.train_loss) == (before.val_loss, before.train_loss)
         (begun,) = history(first.folder, "run_started")
         assert shown.start_time.ToNanoseconds() == pytest.approx(begun["unix_s"] * 1e9)
-        with pytest.raises(LeylineError, match="esperd serve FILE --new-run") as caught:
+        with pytest.raises(LeylineError, match="esperctl start") as caught:
             await client.submit(run_control(RUN_ACTION_PAUSE))
         assert caught.value.reason == "TRAINER_NOT_RUNNING"
     end(second)
