@@ -194,7 +194,7 @@ class Entrance(grpc.GenericRpcHandler):
             await self._abort(context, method, fault)
 
     async def _abort(self, context: Context, method: str, fault: Exception) -> NoReturn:
-        """End a call with the status of what its handler raised; a cancellation is no Exception and never comes here."""
+        """End a call with the status of what its handler raised; a cancellation is no Exception and passes by."""
         if isinstance(fault, EsperdError):
             refusal = fault
         elif context.cancelled() or context.done():
