@@ -176,6 +176,14 @@ class Bridge:
         self._stop_requested = True
         self.box.wake()
 
+    def depths(self) -> dict[str, int]:
+        """What waits in the bridge, for whoever looks for a jam."""
+        return {
+            "commands for the trainer": self.box.num_waiting,
+            "events for the loop": len(self._events),
+            "samples for the loop": self.ring.num_waiting,
+        }
+
     # Training side
 
     @property

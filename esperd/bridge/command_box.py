@@ -52,6 +52,11 @@ class CommandBox:
         """Put a command on the emergency lane; it needs no place and overtakes every other."""
         self._append(self._emergency_lane, command)
 
+    @property
+    def num_waiting(self) -> int:
+        """Commands that the training thread has not taken, or that are not due yet."""
+        return len(self._lane) + len(self._emergency_lane) + self.num_deferred
+
     # Training side
 
     @property

@@ -18,6 +18,11 @@ class TelemetryRing:
         self._num_dropped = 0
         self._num_reported = 0
 
+    @property
+    def num_waiting(self) -> int:
+        """Samples that wait to be taken."""
+        return len(self._samples)
+
     def emit(self, sample: Sample) -> None:
         """Training side: add one sample, dropping the oldest when full."""
         samples = self._samples

@@ -37,13 +37,13 @@ def serve(file: Path, overrides: tuple[str, ...], new_run: bool) -> int:
 
     It goes on with the run that its directory holds, from the very step at which it was left.
     """
-    from esperd.config.load import load_settings
+    from esperd.config.origin import load_configuration
     from esperd.weatherlight.serve import serve as run_daemon
 
     file = file.absolute()
     export_command = [sys.executable, "-P", "-m", "esperd.cli.main", "export", str(file)]
     export_command += [f"--set={override}" for override in overrides]
-    return run_daemon(load_settings(file, overrides), file.parent, new_run=new_run, export_command=export_command)
+    return run_daemon(load_configuration(file, overrides), new_run=new_run, export_command=export_command)
 
 
 @esperd.command()

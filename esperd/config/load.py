@@ -17,8 +17,18 @@ from esperd.config.locate import line_of, locate_keys
 from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
 
+TLS_NAMES = ("tls_certificate", "tls_private_key", "tls_client_ca")
 MAX_FILE_BYTES = 1 << 20
 """A configuration is a page or two; a larger file is not one."""
+
+
+class ConfigurationInvalid(EsperdError):
+    """CONFIG_INVALID, with every error of the file as a line of its own."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        self.errors = tuple(errors)
+        lines = list(errors) if len(errors) == 1 else [f"{len(errors)} errors in the configuration:", *errors]
+        super().__init__("CONFIG_INVALID", detail="\n  ".join(lines) + "\n")
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -27,22 +37,27 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     Relative paths in it are relative to its directory.
 
     Raises:
-        EsperdError: CONFIG_UNREADABLE, or CONFIG_INVALID with all errors in its detail.
+        EsperdError: CONFIG_UNREADABLE, or a ConfigurationInvalid with all errors.
     """
+    return parse_settings(read_configuration(path), str(path), path.absolute().parent, overrides)
+
+
+def read_configuration(path: Path) -> str:
+    """The text of the file at `path`. Raises EsperdError CONFIG_UNREADABLE."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise EsperdError("CONFIG_UNREADABLE", path=path, detail=f"it has more than {MAX_FILE_BYTES} bytes")
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except OSError as error:
         raise EsperdError("CONFIG_UNREADABLE", path=path, detail=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise EsperdError("CONFIG_UNREADABLE", path=path, detail="it is not UTF-8 text") from error
-    return parse_settings(text, str(path), path.absolute().parent, overrides)
 
 
 def parse_settings(text: str, origin: str, directory: Path, overrides: Sequence[str] = ()) -> Settings:
-    """The same, from text; `origin` is what errors call it. Raises EsperdError CONFIG_INVALID."""
+    """The same, from text; `origin` is what errors call it. Raises ConfigurationInvalid."""
     reading = _Reading(origin, locate_keys(text))
     tables = _parse_toml(text, reading)
     for override in overrides:
@@ -81,10 +96,7 @@ class _Reading:
     def raise_errors(self) -> None:
         if not self.errors:
             return
-        lines = [message for _, message in sorted(self.errors, key=lambda item: item[0])]
-        if len(lines) > 1:
-            lines.insert(0, f"{len(lines)} errors in the configuration:")
-        raise EsperdError("CONFIG_INVALID", detail="\n  ".join(lines) + "\n")
+        raise ConfigurationInvalid([message for _, message in sorted(self.errors, key=lambda item: item[0])])
 
 
 def _parse_toml(text: str, reading: _Reading) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def _parse_toml(text: str, reading: _Reading) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # ValueError besides TOMLDecodeError: a number with more digits than Python converts.
-        raise EsperdError("CONFIG_INVALID", detail=f"{reading.origin}: {error or 'too deeply nested'}.") from error
+        raise ConfigurationInvalid([f"{reading.origin}: {error or 'too deeply nested'}."]) from error
 
 
 def _apply_override(tables: dict[str, Any], override: str, reading: _Reading) -> None:
@@ -199,6 +211,7 @@ def _check_together(values: Mapping[str, Mapping[str, Any]], reading: _Reading) 
     """Rules that need more than one setting; only looked at when each value is right by itself."""
     if not values.get("run", {}).get("task"):
         reading.add("run", "[run] task is missing: name the task function as package.module:function.")
+    _check_tls(values.get("control", {}), reading)
     growth = values.get("growth", {})
     defaults = Settings().growth
     for low, high in (
@@ -218,6 +231,13 @@ def _check_together(values: Mapping[str, Mapping[str, Any]], reading: _Reading) 
         reading.add("growth.embargo_s", f"{problem}; use embargo_steps.")
 
 
+def _check_tls(control: Mapping[str, Any], reading: _Reading) -> None:
+    served = [address for address in control.get("listen", ()) if address.startswith("tls:")]
+    missing = [name for name in TLS_NAMES if not control.get(name)]
+    if served and missing:
+        reading.add("control.listen", f"[control] listen = {served[0]} also needs {', '.join(missing)}.")
+
+
 def _resolve_paths(section: str, values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     resolved = dict(values)
     if section == "run":
@@ -226,8 +246,9 @@ def _resolve_paths(section: str, values: Mapping[str, Any], directory: Path) -> 
     if section == "checkpoints" and resolved.get("directory"):
         resolved["directory"] = str(directory / resolved["directory"])
     if section == "control":
-        if resolved.get("keyring"):
-            resolved["keyring"] = str(directory / resolved["keyring"])
+        for name in ("keyring", *TLS_NAMES):
+            if resolved.get(name):
+                resolved[name] = str(directory / resolved[name])
         resolved["listen"] = tuple(_resolve_address(address, directory) for address in resolved.get("listen", ()))
     return resolved
 

@@ -36,7 +36,7 @@ class LeaseTable:
 
     def __init__(self, max_missed: int) -> None:
         """`max_missed` missed deadlines in a row lose the lease."""
-        self._max_missed = max_missed
+        self.max_missed = max_missed
         self._sessions: dict[str, _Session] = {}
         self._holder: str | None = None
 
@@ -111,7 +111,7 @@ class LeaseTable:
         session = self._sessions[session_id]
         session.decision_id = ""
         session.num_missed += 1
-        if self._holder != session_id or session.num_missed < self._max_missed:
+        if self._holder != session_id or session.num_missed < self.max_missed:
             return None
         return self._lose(f"{session.principal} {what} ({session.num_missed} in a row)", session.num_missed)
 

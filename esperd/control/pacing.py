@@ -114,6 +114,11 @@ class Pacer:
         """Calls that had to wait, since the start."""
         self.num_refused = 0
 
+    def set_limits(self, share: float, max_waiting: int) -> None:
+        """Use another share and another bound from the next call on; calls that wait keep their time."""
+        self._share = share
+        self._max_waiting = max_waiting
+
     async def admit(self, units: float = 1.0, *, in_bunch: bool = True) -> None:
         """Wait until a call of so many units may be served.
 

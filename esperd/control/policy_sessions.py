@@ -96,6 +96,11 @@ class PolicySessions:
         self._is_draining = False
         board.listen(self._tell_outcome)
 
+    def set_patience(self, answer_within_s: float, max_missed: int) -> None:
+        """From the next question on, wait so long for an answer, and take so many missed ones in a row."""
+        self._answer_within_s = answer_within_s
+        self._table.max_missed = max_missed
+
     @property
     def lease_principal(self) -> str:
         """Principal of the steering policy, empty if none."""

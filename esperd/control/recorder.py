@@ -81,6 +81,11 @@ class Recorder:
         """Whether everything that came has been written."""
         return not (self._commands or self._outcomes or self._records)
 
+    @property
+    def num_waiting(self) -> int:
+        """Rows that have not been written."""
+        return len(self._commands) + len(self._outcomes) + len(self._records)
+
     def accept_later(self, record: CommandRecord) -> None:
         """Record a command that was already handed over: an emergency does not wait for a disk."""
         self._commands.append(record)

@@ -15,6 +15,7 @@ import structlog
 from esperd.bridge.bridge import TrainerPort
 from esperd.config.settings import Settings
 from esperd.control import addresses
+from esperd.control.admin_service import AdminService
 from esperd.control.audit import PERIOD_S, AuditTrail
 from esperd.control.checkpoint_service import CheckpointService
 from esperd.control.command_board import CommandBoard
@@ -186,6 +187,16 @@ class ControlServer:
         self._urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
         self._sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
 
+    def depths(self) -> dict[str, int]:
+        """What waits in the control plane, for whoever looks for a jam."""
+        return {
+            "calls that wait for their turn": self._pacer.num_waiting,
+            "calls that had to wait so far": self._pacer.num_delayed,
+            "calls refused for the load so far": self._pacer.num_refused,
+            "open streams": self.connections.num_streams,
+            "rows for the journal": self._recorder.num_waiting,
+        }
+
     async def drain_and_stop(self, grace_s: float) -> None:
         """Refuse new changes, end every stream with a resume token, then stop; at most `grace_s` seconds."""
         deadline_s = time.monotonic() + grace_s
@@ -339,6 +350,7 @@ class ControlServer:
                 clock=clock,
             ),
             self.key_service,
+            AdminService(supervisor=self._supervisor, connections=self.connections, clock=clock, log=self._log),
             RunService(
                 port=port,
                 journal=journal,

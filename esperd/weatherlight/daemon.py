@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from structlog.stdlib import BoundLogger
@@ -23,7 +22,7 @@ from esperd.control.identity import ServerIdentity
 from esperd.control.recorded_commands import to_command
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
-from esperd.control.supervisor import Reloaded
+from esperd.control.supervisor import DiagnosticSection, Reloaded
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import NoticeEvent
@@ -34,6 +33,7 @@ from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.past import ReadPast, no_past, read_past
 from esperd.oona.records import CommandRecord, Record
 from esperd.oona.sqlite_journal import SqliteJournal
+from esperd.weatherlight.diagnostics import diagnose
 from esperd.weatherlight.identity import Identity, make_identity
 from esperd.weatherlight.key_keeper import KeyKeeper
 from esperd.weatherlight.log import configure_log
@@ -316,6 +316,24 @@ class Daemon:
         configure_log(self._settings.log)
         self._log.info("the log has another level", now=level, before=previous)
         return previous
+
+    async def diagnose(self) -> tuple[DiagnosticSection, ...]:
+        """What a maintainer needs to see, without secrets."""
+        silent_s = time.monotonic() - self._bridge.heartbeat_monotonic_s
+        facts = {
+            "version": version("esperd"),
+            "id": self._identity.daemon_id,
+            "up": f"{time.time() - self._started_unix_s:.0f} s",
+            "addresses": ", ".join(self._addresses),
+            "trainer": f"{'runs' if self._is_training else 'has left'}, showed life {silent_s:.1f} s ago",
+        }
+        return await diagnose(
+            configuration=self.configuration,
+            run=self._bridge.snapshot().run,
+            depths={**self._bridge.depths(), **self._server.depths()},
+            journal=self._journal,
+            facts=facts,
+        )
 
     def drain(self) -> None:
         """End as on SIGTERM."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from esperd.config.settings import Settings
+from esperd.config.origin import Configuration
 from esperd.weatherlight.daemon import Daemon
 from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.run_directory import RunDirectory
@@ -27,20 +27,21 @@ SWITCH_INTERVAL_S = 0.001
 40 ms late beside a busy trainer, 1 ms makes it 10 (measured; design research, control plane, section 3)."""
 
 
-def serve(settings: Settings, search_path: Path, *, new_run: bool = False, export_command: Sequence[str] = ()) -> int:
+def serve(configuration: Configuration, *, new_run: bool = False, export_command: Sequence[str] = ()) -> int:
     """Run the daemon, which goes on with its directory's run, if there is one and no `new_run` is wanted.
 
-    `search_path` is where the task's module is looked for first; `export_command` starts an export of this
-    configuration, up to its options. Returns the exit status.
+    The task's module is looked for beside the file first; `export_command` starts an export of this configuration, up
+    to its options. Returns the exit status.
 
     Raises:
         EsperdError: the daemon could not be started (directory, journal, key ring, address, a run that does not fit).
     """
+    settings = configuration.settings
     log = configure_log(settings.log)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     directory = RunDirectory(Path(settings.run.directory))
     try:
-        first = Daemon(settings, search_path, directory, log, new_run=new_run, export_command=export_command)
+        first = Daemon(configuration, directory, log, new_run=new_run, export_command=export_command)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             end = runner.run(_serve_runs(first))
     finally:
