@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from esper.leyline.v1.command_pb2 import AdaptationCommand
-from esper.leyline.v1.command_service_pb2 import CommandBatch
+
+_COMMAND_METHODS = ("/SubmitCommand", "/SubmitCommands", "/CommandStream", "/DecisionStream")
+"""Each command of a batch has a row of its own, with its own part of the batch as the payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,17 +209,14 @@ def _command(row: sqlite3.Row) -> CommandRow:
         accepted_step=row["accepted_step"],
         apply_at_step=asked.apply_at.global_step,
         operation=asked.seed_operation.operation,
-        payload=asked.SerializeToString() if asked.request_id else row["payload"],
+        payload=row["payload"],
     )
 
 
 def _asked(row: sqlite3.Row) -> AdaptationCommand:
-    """What the client signed; empty for other kinds of requests."""
-    if row["method"].endswith("/SubmitCommand"):
+    """The command that the client signed, alone or with others; empty for other kinds of requests."""
+    if row["method"].endswith(_COMMAND_METHODS):
         return AdaptationCommand.FromString(row["payload"])
-    if row["method"].endswith("/SubmitCommands"):
-        batch = CommandBatch.FromString(row["payload"])
-        return next((one for one in batch.commands if one.request_id == row["request_id"]), AdaptationCommand())
     return AdaptationCommand()
 
 

@@ -15,7 +15,7 @@ from tests.robustness.crashing_daemon import Crash
 from tests.robustness.matrix import FAILPOINTS
 from tests.robustness.performance import Performance
 
-_EVERY_S = (0.4, 2.0)
+EVERY_S = (0.4, 2.0)
 """Least and most time between two disturbances."""
 _STOP_S = (1.0, 5.0)
 _FULL_S = (0.2, 2.0)
@@ -26,12 +26,20 @@ _DISK_PLACES = ("journal.before_fsync", "checkpoint.writing", "checkpoint.before
 class Nemesis:
     """Disturbs one performance at random moments; `end` puts everything right again."""
 
-    def __init__(self, performance: Performance, source: random.Random, disk: Path | None) -> None:
+    def __init__(
+        self,
+        performance: Performance,
+        source: random.Random,
+        disk: Path | None,
+        every_s: tuple[float, float] = EVERY_S,
+    ) -> None:
+        """`disk` is a small file system that may be filled; `every_s` bounds the time between two disturbances."""
         self.done: Counter[str] = Counter()
         self._performance = performance
         self._source = source
         self._disk = disk
-        self._next_s = time.monotonic() + source.uniform(*_EVERY_S)
+        self._every_s = every_s
+        self._next_s = time.monotonic() + source.uniform(*every_s)
         self._timers: list[threading.Timer] = []
         self._is_over = False
 
@@ -39,7 +47,7 @@ class Nemesis:
         """Disturb if it is time."""
         if time.monotonic() < self._next_s:
             return
-        self._next_s = time.monotonic() + self._source.uniform(*_EVERY_S)
+        self._next_s = time.monotonic() + self._source.uniform(*self._every_s)
         choices: list[Callable[[], None]] = [self._kill] * 4 + [self._stop, self._terminate]
         if self._disk is not None:
             choices += [self._fill] * 2

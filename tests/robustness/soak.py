@@ -102,7 +102,7 @@ def soak(folder: Path, launcher: Launcher, random_seed: int, seconds: float, dis
         commands.bring_to_its_end()
         history = performance.history()
         found = list(all_violations(history))
-        found += [f"log: {line}" for line in _faults(performance.log)]
+        found += [f"log: {line}" for line in faults(performance.log)]
     if not went_back_by_itself(history):
         found += [f"WeightsEqual: {line}" for line in _replayed(folder, launcher, history, run_folder)]
     return _report(random_seed, performance, nemesis, history, tuple(found))
@@ -118,7 +118,7 @@ def _replayed(folder: Path, launcher: Launcher, history: History, soaked: Path) 
         return (f"it cannot be performed again: {wrong}",)
 
 
-def _faults(log: str) -> list[str]:
+def faults(log: str) -> list[str]:
     """Lines of the log that no disturbance explains: faults of the daemon's own."""
     return [line[:500] for line in log.splitlines()
             if any(words in line for words in _FAULTS) and not any(words in line for words in _EXPLAINED)]  # fmt: skip
