@@ -37,11 +37,26 @@ COMMANDS: Commands = {
     "breaker": ("esper.ctl.run_changes:breaker", "Circuit breakers: list, open, close."),
     "command": ("esper.ctl.command_log:command", "Commands: get, list, cancel."),
     "emergency": ("esper.ctl.emergencies:emergency", "Emergencies: raise, clear, list."),
+    "auth": ("esper.ctl.access:auth", "What a key may do."),
+    "config": ("esper.ctl.config:config", "The daemon's configuration: show, reload."),
+    "connections": ("esper.ctl.daemon:connections", "Who is connected to the daemon."),
+    "log-level": ("esper.ctl.daemon:log_level", "Another level for the daemon's log."),
+    "diag": ("esper.ctl.daemon:diag", "What a maintainer needs to see."),
+    "drain": ("esper.ctl.daemon:drain", "Have the daemon leave in good order."),
     "info": ("esper.ctl.reads:info", "Who the daemon is, and its limits."),
 }
 
 
-@click.group(cls=LazyGroup, lazy_commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+ADDED_COMMANDS = "esper.ctl.commands"
+"""The group of entry points through which the daemon's package adds commands that change its files."""
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy_commands=COMMANDS,
+    entry_point_group=ADDED_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "-a", "--address", envvar="ESPER_ADDRESS", metavar="ADDRESS", help="unix:PATH or HOST:PORT of the daemon."
 )
