@@ -5,7 +5,8 @@ Event loop only. It reaches the trainer through the bridge's port alone, so it c
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import structlog
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.config.settings import Settings
-from esperd.control import addresses
+from esperd.control import addresses, certificate_watch
 from esperd.control.admin_service import AdminService
 from esperd.control.audit import PERIOD_S, AuditTrail
+from esperd.control.audit_service import AuditService
+from esperd.control.certificate_watch import CertificateWatch
 from esperd.control.checkpoint_service import CheckpointService
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
@@ -38,6 +41,7 @@ from esperd.control.pacing import CallMeter, Pacer
 from esperd.control.policy_service import PolicyService
 from esperd.control.policy_sessions import METHOD as DECISION_STREAM
 from esperd.control.policy_sessions import PolicySessions
+from esperd.control.rates import Rates, limits_of
 from esperd.control.recorded_commands import to_command
 from esperd.control.recorder import Recorder
 from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
@@ -49,9 +53,12 @@ from esperd.control.state_board import StateBoard
 from esperd.control.state_service import StateService
 from esperd.control.supervisor import Supervisor
 from esperd.control.telemetry_service import TelemetryService
+from esperd.control.tls import Certificates, TlsFiles
+from esperd.control.transport import ConnectionLimits, server_options
 from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.method_policy import read_method_policies, services
-from esperd.leyline.verify import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Verifier
+from esperd.leyline.verify import Verifier
+from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import CommandState, TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.journal import Journal
@@ -65,20 +72,6 @@ URGENT_SHARE = 0.2
 """Part of the training share that refusals and reads on the emergency lane may take on top."""
 _TRAINING = (TrainerPhase.TRAINING, TrainerPhase.VALIDATING)
 _BROKEN = (TrainerPhase.FAILED, TrainerPhase.HALTED)
-_ENVELOPE_BYTES = MAX_HEADER_BYTES + 4096
-_OPTIONS = (
-    # Without this a second server binds the same port, or takes over a live Unix socket, and nobody is told.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_PAYLOAD_BYTES + _ENVELOPE_BYTES),
-    ("grpc.max_send_message_length", 16 << 20),
-    ("grpc.max_concurrent_streams", 256),
-    ("grpc.max_metadata_size", 8192),
-    # This is the name that counts; the often copied min_recv_ping_interval_without_data_ms is ignored.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 
 class ControlServer:
@@ -120,8 +113,9 @@ class ControlServer:
         self._policies = read_method_policies()
         self.conditions = ConditionBoard()
         self.connections = Connections(clock, settings.control.max_streams)
-        self.key_service = KeyService(keys=keys, connections=self.connections, clock=clock)
+        self.key_service = KeyService(keys=keys, connections=self.connections, clock=clock, log=log)
         self._meter = CallMeter(time.thread_time)
+        self._rates = Rates(self._policies.values(), limits_of(settings.control), monotonic)
         self._pacer, self._urgent_pacer = (self._make_pacer(monotonic, share) for share in (1.0, URGENT_SHARE))
         self._commands = CommandBoard(identity.epoch)
         self._state = StateBoard(identity.epoch, port.snapshot())
@@ -147,6 +141,7 @@ class ControlServer:
             meter=self._meter,
         )
         self._entrance = self._make_entrance(journal, clock, monotonic)
+        self._certificates = self._read_certificates(clock)
         self._server: Any = None
         self._bound: list[str] = []
         self._chores: list[asyncio.Task[None]] = []
@@ -159,11 +154,12 @@ class ControlServer:
         """
         self._commands.reopen(self._unsettled or ())
         had_policy = await self._had_policy()
-        self._server = grpc.aio.server(options=_OPTIONS)
+        limits = ConnectionLimits(max_connections=self._settings.control.max_connections)
+        self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((self._entrance,))
         try:
             for address in self._addresses():
-                self._bound.append(addresses.bind(self._server, address))
+                self._bound.append(self._bind(address))
             await self._server.start()
         except BaseException:
             await self._server.stop(None)
@@ -178,14 +174,28 @@ class ControlServer:
         self.conditions.serve()
         return list(self._bound)
 
-    def apply(self, settings: Settings) -> None:
-        """Go on with other settings: those that a reload may change are in force from the next call on."""
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Read and check what other settings need, and change nothing; what it returns puts them in force."""
+        return partial(self._apply, settings)
+
+    def _apply(self, settings: Settings) -> None:
         self._settings = settings
         control, budgets = settings.control, settings.budgets
         self.connections.max_streams = control.max_streams
         self._pacer.set_limits(control.training_share, control.max_concurrent_calls)
         self._urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
+        self._rates.set_limits(limits_of(control))
         self._sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
+
+    def prepare_certificates(self, settings: Settings) -> Callable[[], None]:
+        """Read the certificates again, from where these settings say; what is returned shows them to newcomers.
+
+        Raises EsperdError TLS_INVALID.
+        """
+        certificates = self._certificates
+        if certificates is None:
+            return lambda: None
+        return partial(certificates.swap, certificates.prepare(TlsFiles.of(settings.control)))
 
     def depths(self) -> dict[str, int]:
         """What waits in the control plane, for whoever looks for a jam."""
@@ -240,6 +250,11 @@ class ControlServer:
         configured = self._settings.control.listen
         return list(configured) or [f"unix:{self._settings.run.directory}/leyline.sock"]
 
+    def _bind(self, address: str) -> str:
+        certificates = self._certificates
+        credentials = None if certificates is None else certificates.credentials
+        return addresses.bind(self._server, address, credentials, self._settings.control.socket_group)
+
     def _remove_sockets(self) -> None:
         for address in self._bound:
             addresses.remove_socket(address)
@@ -249,11 +264,14 @@ class ControlServer:
 
     def _start_chores(self) -> None:
         loop = asyncio.get_running_loop()
-        chores = (
+        chores = [
             (self._settings.control.frame_interval_s, self._telemetry.tick),
             (HOUSEKEEPING_S, self._look_around),
             (PERIOD_S, self._trail.close_period),
-        )
+        ]
+        if self._certificate_watch is not None:
+            self._certificate_watch.look()
+            chores.append((certificate_watch.INTERVAL_S, self._certificate_watch.look))
         self._chores = [loop.create_task(self._every(interval_s, work)) for interval_s, work in chores]
 
     async def _every(self, interval_s: float, work: Callable[[], None]) -> None:
@@ -267,7 +285,7 @@ class ControlServer:
     def _look_around(self) -> None:
         """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
         self._sessions.tick()
-        self.key_service.end_refused_streams()
+        self.key_service.tick()
         self._meter.close_window()
         self._history.look(self._port.snapshot().run)
         self.conditions.set_part("trainer", self._port.snapshot().run.phase not in _BROKEN)
@@ -291,7 +309,7 @@ class ControlServer:
         self._trail = AuditTrail(self._recorder.append_later)
         is_ended = port.snapshot().run.phase is TrainerPhase.FINISHED
         self._history = RunHistory(self._recorder.append_later, clock, is_ended=is_ended)
-        self._gate = Gate(self._verifier, self._trail, self.connections, clock)
+        self._gate = Gate(self._verifier, self._trail, self.connections, self._rates, clock)
 
     def _build_desks(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         """Where commands and decisions are taken."""
@@ -319,6 +337,31 @@ class ControlServer:
             monotonic=monotonic,
             log=self._log,
         )
+
+    def _read_certificates(self, clock: Callable[[], float]) -> Certificates | None:
+        """The certificates for `tls:` addresses; none without such an address. Raises EsperdError TLS_INVALID."""
+        self._certificate_watch: CertificateWatch | None = None
+        if not any(map(addresses.is_tls, self._addresses())):
+            return None
+        certificates = Certificates(TlsFiles.of(self._settings.control), clock)
+        self._certificate_watch = CertificateWatch(
+            certificates,
+            clock=clock,
+            tell=partial(self._tell, clock),
+            set_good=partial(self.conditions.set_part, "tls"),
+        )
+        return certificates
+
+    def _tell(
+        self, clock: Callable[[], float], kind: str, message: str, level: str, attributes: Mapping[str, str]
+    ) -> None:
+        """A notice of the control plane's own: into the log, the journal and the telemetry."""
+        snapshot = self._port.snapshot()
+        run, revision = snapshot.run, snapshot.revision
+        notice = NoticeEvent(kind, message, level, run.global_step, revision, clock(), attributes, run.timeline)
+        getattr(self._log, level)(message, kind=kind, **attributes)
+        self._recorder.append_later(notice)
+        self._telemetry.event(notice)
 
     def _note_journal(self, is_healthy: bool) -> None:
         self.conditions.set_part("journal", is_healthy)
@@ -387,6 +430,7 @@ class ControlServer:
                 clock=clock,
                 global_step=lambda: port.snapshot().run.global_step,
             ),
+            AuditService(journal=journal, is_training=self._is_training),
             self._checkpoints,
             self._exports,
             self._telemetry,
@@ -401,5 +445,6 @@ class ControlServer:
             urgent_pacer=self._urgent_pacer,
             meter=self._meter,
             connections=self.connections,
+            rates=self._rates,
             log=self._log,
         )

@@ -263,7 +263,7 @@ class Daemon:
     def _reloaded_parts(self) -> Iterator[Prepare]:
         """Who takes part in a reload, besides the configuration itself."""
         yield lambda _: partial(self._keys.swap, self._keys.prepare())
-        yield lambda settings: partial(self._server.apply, settings)
+        yield self._server.prepare
         yield lambda settings: partial(configure_log, settings.log)
 
     # Main loop
