@@ -5,7 +5,7 @@ lives; one test suite holds both to this protocol. One sequence of journal revis
 every kind. Rows are never changed and never removed: an outcome is a row of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.records import (
     Acceptance,
+    AuditQuery,
     AuditRow,
     AuditVerdict,
     CommandQuery,
@@ -25,6 +26,14 @@ from esperd.oona.records import (
 )
 
 RowT = TypeVar("RowT")
+Pause = Callable[[], Awaitable[None]]
+
+AUDIT_PAGE_ROWS = 512
+"""Rows of the audit chain that are checked in one go: some milliseconds."""
+
+
+async def no_pause() -> None:
+    """Go on at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +129,16 @@ class Journal(Protocol):
         """
         ...
 
-    async def list_audit(self, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
-        """Audit rows, oldest first.
+    async def list_audit(self, query: AuditQuery, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
+        """Audit rows, newest first.
 
         Raises:
             PageTokenInvalid: the token did not come from this list.
         """
         ...
 
-    async def verify_audit(self) -> AuditVerdict:
-        """Compute the audit chain again from its first row and compare."""
+    async def verify_audit(self, pause: Pause = no_pause) -> AuditVerdict:
+        """Compute the audit chain again from its first row and compare; `pause` is awaited between pages of rows."""
         ...
 
     async def close(self) -> None:

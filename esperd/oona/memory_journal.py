@@ -6,6 +6,7 @@ that the oldest settled commands and the oldest rows are forgotten when there ar
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -13,13 +14,14 @@ from esperd.leyline.commands import Outcome
 from esperd.leyline.vocabulary import CommandState
 from esperd.oona.audit_chain import GENESIS_HASH, row_hash, verify
 from esperd.oona.failures import DuplicateRecord, JournalUnavailable, RequestIdReused
-from esperd.oona.journal import Page, check_final
+from esperd.oona.journal import AUDIT_PAGE_ROWS, Page, Pause, check_final, no_pause
 from esperd.oona.pages import check_page_size, cut_page, decode_token
 from esperd.oona.records import (
     ROW_KINDS,
     Acceptance,
     AcceptStatus,
     AuditEntry,
+    AuditQuery,
     AuditRow,
     AuditVerdict,
     CommandQuery,
@@ -151,19 +153,30 @@ class MemoryJournal:
         )
         return _page("history", found, page_size)
 
-    async def list_audit(self, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
-        """One page of audit rows, oldest first."""
+    async def list_audit(self, query: AuditQuery, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
+        """One page of audit rows, newest first."""
         self._check_open()
-        after = decode_token("audit", page_token) or 0
-        found = ((row.journal_revision, row) for row in self._audit if row.journal_revision > after)
+        before = decode_token("audit", page_token)
+        found = (
+            (row.journal_revision, row)
+            for row in reversed(self._audit)
+            if (before is None or row.journal_revision < before) and query.answers(row.entry)
+        )
         return _page("audit", found, page_size)
 
-    async def verify_audit(self) -> AuditVerdict:
+    async def verify_audit(self, pause: Pause = no_pause) -> AuditVerdict:
         """Compute the audit chain again, from the oldest row kept, and compare."""
         self._check_open()
-        if not self._audit or self._audit[0].number == 1:
-            return verify(self._audit)
-        return verify(self._audit, self._audit[0].number, previous_hash=None)
+        rows = tuple(self._audit)
+        first = rows[0].number if rows else 1
+        previous_hash = GENESIS_HASH if first == 1 else None
+        for start in range(0, len(rows), AUDIT_PAGE_ROWS):
+            found = verify(rows[start : start + AUDIT_PAGE_ROWS], first + start, previous_hash)
+            if not found.intact:
+                return replace(found, num_rows=start + found.num_rows)
+            previous_hash = found.head_hash
+            await pause()
+        return AuditVerdict(True, len(rows), previous_hash or GENESIS_HASH)
 
     async def close(self) -> None:
         """Refuse every later call."""

@@ -13,8 +13,10 @@ from esperd.oona.codec import from_json
 from esperd.oona.journal import Page
 from esperd.oona.pages import cut_page, decode_token
 from esperd.oona.records import (
+    ACCEPTED,
     RECORD_TYPES,
     AuditEntry,
+    AuditQuery,
     AuditRow,
     CommandQuery,
     CommandRecord,
@@ -158,11 +160,33 @@ def last_state_revision(db: sqlite3.Connection) -> int:
     return max(settled, told)
 
 
-def list_audit(db: sqlite3.Connection, page_size: int, token: str) -> Page[AuditRow]:
-    """One page of audit rows, oldest first."""
-    after = decode_token("audit", token) or 0
-    rows = db.execute("SELECT * FROM audit WHERE revision > ? ORDER BY revision LIMIT ?", (after, page_size + 1))
+def list_audit(db: sqlite3.Connection, query: AuditQuery, page_size: int, token: str) -> Page[AuditRow]:
+    """One page of audit rows, newest first."""
+    terms, values = ["1"], list[object]()
+    wanted = (
+        ("principal = ?", (query.principal,), query.principal),
+        ("key_id = ?", (query.key_id,), query.key_id),
+        ("(method = ? OR substr(method, -length(?)) = ?)", (query.method, *[f"/{query.method}"] * 2), query.method),
+        ("decision = ?", (query.decision,), query.decision),
+        ("decision != ?", (ACCEPTED,), query.refused_only),
+    )
+    for term, found, is_set in wanted:
+        if is_set:
+            terms.append(term)
+            values += found
+    before = decode_token("audit", token)
+    if before is not None:
+        terms.append("revision < ?")
+        values.append(before)
+    select = f"SELECT * FROM audit WHERE {' AND '.join(terms)} ORDER BY revision DESC LIMIT ?"
+    rows = db.execute(select, (*values, page_size + 1))
     return cut_page("audit", [(row[0], _audit(row)) for row in rows], page_size)
+
+
+def audit_after(db: sqlite3.Connection, revision: int, max_rows: int) -> list[AuditRow]:
+    """Audit rows after a journal revision, oldest first."""
+    query = "SELECT * FROM audit WHERE revision > ? ORDER BY revision LIMIT ?"
+    return [_audit(row) for row in db.execute(query, (revision, max_rows))]
 
 
 def _command(row: tuple[Any, ...]) -> CommandRecord:

@@ -182,6 +182,32 @@ class AuditRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Which audit rows to list; an empty field means any."""
+
+    principal: str = ""
+    key_id: str = ""
+    method: str = ""
+    """The full name, or the part after the last `/`."""
+    decision: str = ""
+    refused_only: bool = False
+
+    def answers(self, entry: AuditEntry) -> bool:
+        """Whether an entry is among those that are asked for."""
+        return (
+            self.principal in ("", entry.principal)
+            and self.key_id in ("", entry.key_id)
+            and (self.method in ("", entry.method) or entry.method.endswith(f"/{self.method}"))
+            and self.decision in ("", entry.decision)
+            and not (self.refused_only and entry.decision == ACCEPTED)
+        )
+
+
+ACCEPTED = "OK"
+"""The decision of an audit entry that was let through."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditVerdict:
     """What a check of the whole audit chain found."""
 

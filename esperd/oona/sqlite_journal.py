@@ -6,9 +6,11 @@ the next one, so that the flush, which is what costs, is shared. Knows neither g
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +19,14 @@ from esperd.oona import reading
 from esperd.oona.audit_chain import GENESIS_HASH, verify
 from esperd.oona.failures import JournalUnavailable
 from esperd.oona.group_commit import GroupCommit
-from esperd.oona.journal import Page, check_final
+from esperd.oona.journal import AUDIT_PAGE_ROWS, Page, Pause, check_final, no_pause
 from esperd.oona.ledger import Ledger, Write, open_ledger
 from esperd.oona.owner_lock import OwnerLock
 from esperd.oona.pages import check_page_size
 from esperd.oona.reading_thread import ReadingThread
 from esperd.oona.records import (
     Acceptance,
+    AuditQuery,
     AuditRow,
     AuditVerdict,
     CommandQuery,
@@ -38,8 +41,6 @@ AnswerT = TypeVar("AnswerT")
 
 MAX_KNOWN_REQUESTS = 65_536
 """Request ids kept in memory. While they are all there, a new one is known to be new without asking the disk."""
-
-AUDIT_PAGE_SIZE = 512
 
 
 class SqliteJournal:
@@ -139,21 +140,21 @@ class SqliteJournal:
         check_page_size(page_size)
         return await self._lists.ask(lambda db: reading.list_history(db, query, page_size, page_token))
 
-    async def list_audit(self, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
-        """One page of audit rows, oldest first."""
+    async def list_audit(self, query: AuditQuery, page_size: int = 100, page_token: str = "") -> Page[AuditRow]:
+        """One page of audit rows, newest first."""
         check_page_size(page_size)
-        return await self._lists.ask(lambda db: reading.list_audit(db, page_size, page_token))
+        return await self._lists.ask(lambda db: reading.list_audit(db, query, page_size, page_token))
 
-    async def verify_audit(self) -> AuditVerdict:
+    async def verify_audit(self, pause: Pause = no_pause) -> AuditVerdict:
         """Compute the audit chain again and compare."""
-        num_rows, head_hash, token = 0, GENESIS_HASH, ""
+        verdict, last = AuditVerdict(True, 0, GENESIS_HASH), 0
         while True:
             # In pages, so that other lists have their turn.
-            page = await self.list_audit(AUDIT_PAGE_SIZE, token)
-            verdict = await self._lists.ask(lambda _: verify(page.rows, num_rows + 1, head_hash))  # noqa: B023 - awaited
-            num_rows, head_hash, token = num_rows + verdict.num_rows, verdict.head_hash, page.next_page_token
-            if not verdict.intact or not token:
-                return replace(verdict, num_rows=num_rows)
+            page, last, is_end = await self._lists.ask(partial(_verify_page, verdict, last))
+            verdict = replace(page, num_rows=verdict.num_rows + page.num_rows)
+            if not verdict.intact or is_end:
+                return verdict
+            await pause()
 
     async def close(self) -> None:
         """Write what is pending, then let go of the file."""
@@ -199,3 +200,10 @@ class SqliteJournal:
         self._known_requests.update(request_ids)
         if len(self._known_requests) > self._max_known_requests:
             self._known_requests = None
+
+
+def _verify_page(before: AuditVerdict, revision: int, db: sqlite3.Connection) -> tuple[AuditVerdict, int, bool]:
+    """Go on after what was found before; returns the last journal revision too, and whether it is the end."""
+    rows = reading.audit_after(db, revision, AUDIT_PAGE_ROWS)
+    found = verify(rows, before.num_rows + 1, before.head_hash)
+    return found, rows[-1].journal_revision if rows else revision, len(rows) < AUDIT_PAGE_ROWS

@@ -8,6 +8,7 @@ and tries again where that can help (`attempts.py`).
 """
 
 from esper.client.aio_methods.admin import AsyncAdmin
+from esper.client.aio_methods.audit import AsyncAudit
 from esper.client.aio_methods.checkpoints import AsyncCheckpoints
 from esper.client.aio_methods.commands import AsyncCommands
 from esper.client.aio_methods.emergencies import AsyncEmergencies
@@ -27,6 +28,7 @@ class AsyncClient(
     AsyncEmergencies,
     AsyncPolicies,
     AsyncTelemetry,
+    AsyncAudit,
     AsyncAdmin,
 ):
     """A connection to one daemon; an async context manager.

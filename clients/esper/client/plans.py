@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from esper.client import calls
 from esper.client.calls import AnswerT, Call
+from esper.leyline.v1 import audit_service_pb2 as audit_pb
 from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint_pb
 from esper.leyline.v1 import command_service_pb2 as command_pb
 from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
@@ -69,6 +70,11 @@ def is_final(command: Command) -> bool:
 def server_info() -> Plan[server_pb.GetServerInfoResponse]:
     """Who the daemon is."""
     return Plan(calls.GET_SERVER_INFO, server_pb.GetServerInfoRequest())
+
+
+def check_access(methods: Iterable[str]) -> Plan[server_pb.CheckAccessResponse]:
+    """What the key may do."""
+    return Plan(calls.CHECK_ACCESS, server_pb.CheckAccessPayload(methods=methods))
 
 
 def run(run_id: str) -> Plan[run_pb.GetRunResponse]:
@@ -168,6 +174,16 @@ def export_checkpoint(
         reason=reason,
     )
     return Plan(calls.EXPORT_CHECKPOINT, payload, waits_s=timeout_s)
+
+
+def audit_entries(request: audit_pb.ListAuditEntriesRequest) -> Plan[audit_pb.ListAuditEntriesResponse]:
+    """A page of audit rows."""
+    return Plan(calls.LIST_AUDIT_ENTRIES, request)
+
+
+def verify_audit_log(timeout_s: float) -> Plan[audit_pb.VerifyAuditLogResponse]:
+    """Check the whole audit chain."""
+    return Plan(calls.VERIFY_AUDIT_LOG, audit_pb.VerifyAuditLogRequest(), waits_s=timeout_s)
 
 
 def write_checkpoint(note: str, reason: str, request_id: str) -> AdaptationCommand:

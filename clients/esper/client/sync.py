@@ -8,6 +8,7 @@ for programs that run long; they are in the async client only.
 """
 
 from esper.client.sync_methods.admin import Admin
+from esper.client.sync_methods.audit import Audit
 from esper.client.sync_methods.checkpoints import Checkpoints
 from esper.client.sync_methods.commands import Commands
 from esper.client.sync_methods.emergencies import Emergencies
@@ -27,6 +28,7 @@ class Client(
     Emergencies,
     Policies,
     Telemetry,
+    Audit,
     Admin,
 ):
     """A connection to one daemon; a context manager.

@@ -17,7 +17,7 @@ from esperd.leyline.views import RestorePoint, RunResumed, TimelineEvent, Timeli
 from esperd.leyline.vocabulary import CheckpointKind, Stage
 from esperd.oona.checkpoints.manifest import Manifest
 from esperd.oona.checkpoints.store import CheckpointStore
-from esperd.oona.records import AuditEntry
+from esperd.oona.records import AuditEntry, AuditQuery
 from tests.integration.control.stage import Theatre, eventually, open_stage
 
 FIRST = Manifest(
@@ -180,7 +180,7 @@ async def test_prune_leaves_what_the_run_may_go_back_to(
 
 
 async def _audited(stage: Theatre, method: str) -> list[AuditEntry]:
-    rows = (await stage.journal.list_audit(100)).rows
+    rows = (await stage.journal.list_audit(AuditQuery(), 100)).rows
     return [row.entry for row in rows if row.entry.method.endswith(method)]
 
 

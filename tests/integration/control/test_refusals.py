@@ -16,7 +16,7 @@ from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.run_service_pb2_grpc import RunServiceStub
 
 from esperd.config.settings import ControlSettings
-from esperd.oona.records import CommandQuery
+from esperd.oona.records import AuditQuery, CommandQuery
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command, open_stage
 
 
@@ -287,7 +287,7 @@ async def test_refusals_are_audited_with_their_true_cause(stage: Theatre) -> Non
     await refused(CommandServiceStub(stage.channel).SubmitCommand(request))
     await submit(stage, fresh_command(stage))
     await eventually(lambda: stage.server._recorder.is_idle)  # the trail is written behind the answers
-    rows = (await stage.journal.list_audit()).rows
+    rows = (await stage.journal.list_audit(AuditQuery())).rows[::-1]
     assert [(row.entry.decision, row.entry.detail) for row in rows] == [
         ("SIGNATURE_INVALID", "wrong signature"),
         ("OK", ""),

@@ -14,6 +14,7 @@ from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.records import (
     AcceptStatus,
+    AuditQuery,
     CommandQuery,
     HistoryQuery,
     HistoryRecord,
@@ -287,9 +288,10 @@ async def test_history_and_audit_come_in_pages(journal: Journal) -> None:
     history = await journal.list_history(HistoryQuery(), page_size=2)
     rest = await journal.list_history(HistoryQuery(), page_size=2, page_token=history.next_page_token)
     assert [row.journal_revision for row in (*history.rows, *rest.rows)] == [1, 2, 3]
-    audits = await journal.list_audit(page_size=2)
-    more = await journal.list_audit(page_size=2, page_token=audits.next_page_token)
-    assert [row.number for row in (*audits.rows, *more.rows)] == [1, 2, 3]
+    audits = await journal.list_audit(AuditQuery(), page_size=2)
+    await journal.append(audit("4"))
+    more = await journal.list_audit(AuditQuery(), page_size=2, page_token=audits.next_page_token)
+    assert [row.number for row in (*audits.rows, *more.rows)] == [3, 2, 1]
     assert rest.next_page_token == more.next_page_token == ""
 
 
@@ -300,12 +302,39 @@ async def test_a_foreign_page_token_is_refused(journal: Journal, token: str) -> 
         await journal.list_commands(CommandQuery(), page_token=token)
 
 
+async def test_audit_rows_can_be_narrowed(journal: Journal) -> None:
+    """By principal, key, method (also by its last part), decision, and to refusals."""
+    first = audit("1")
+    await journal.append(
+        first,
+        replace(audit("2"), principal="rival"),
+        replace(audit("3"), key_id="rival-1"),
+        replace(audit("4"), method="/esper.leyline.v1.RunService/StopRun"),
+        audit("5", "SIGNATURE_INVALID"),
+    )
+
+    async def numbers(query: AuditQuery) -> list[int]:
+        return [row.number for row in (await journal.list_audit(query)).rows]
+
+    assert await numbers(AuditQuery(principal="rival")) == [2]
+    assert await numbers(AuditQuery(key_id="rival-1")) == [3]
+    assert await numbers(AuditQuery(method="StopRun")) == await numbers(
+        AuditQuery(method="/esper.leyline.v1.RunService/StopRun")
+    )
+    assert await numbers(AuditQuery(method="StopRun")) == [4]
+    assert await numbers(AuditQuery(method="opRun")) == []
+    assert (
+        await numbers(AuditQuery(decision="SIGNATURE_INVALID")) == await numbers(AuditQuery(refused_only=True)) == [5]
+    )
+    assert await numbers(AuditQuery(principal=first.principal, decision="OK")) == [4, 3, 1]
+
+
 async def test_the_audit_chain_verifies(journal: Journal) -> None:
     """Rows are numbered without a gap, each building on the one before, and the chain checks out."""
     assert (await journal.verify_audit()).intact
     await journal.append(audit("1"), audit("2", "SIGNATURE_INVALID"))
     await journal.append(audit("3"))
-    rows = (await journal.list_audit()).rows
+    rows = (await journal.list_audit(AuditQuery())).rows[::-1]
     assert [(row.number, row.entry.decision) for row in rows] == [(1, "OK"), (2, "SIGNATURE_INVALID"), (3, "OK")]
     assert rows[1].previous_hash == rows[0].row_hash
     verdict = await journal.verify_audit()
