@@ -33,7 +33,7 @@ def write_example(directory: Path) -> None:
     click.echo(f"  esperd check {file}")
     keyring, key = directory / "run/keys.toml", directory / "tamiyo.toml"
     permissions = "--permission observe --permission command"
-    click.echo(f"  esperd keys new tamiyo {permissions} --keyring {keyring} --client-file {key}")
+    click.echo(f"  esperctl keys new tamiyo {permissions} --keyring {keyring} --client-file {key}")
     click.echo(f"  esperd serve {file}")
     address = f"unix:{directory / 'run/leyline.sock'}"
     click.echo(f"  esper tamiyo run --policy heuristic --address {address} --key {key}")

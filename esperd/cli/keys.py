@@ -1,45 +1,15 @@
-"""`esperd keys`: a key for a principal, in the daemon's ring and in a file for the client.
+"""Pairs of key files: a key in the daemon's ring, and the same in a file for the client that signs with it.
 
 Main thread. The two files are written whole or not at all, readable by their owner only.
 """
 
-import json
-import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
-from rich.console import Console
-from rich.table import Table
-
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key, KeyRing
-from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
+from esperd.leyline.keyring import Key
+from esperd.leyline.keyring_edit import append_key, find_key, new_key, replace_key, write_client_file
 from esperd.leyline.vocabulary import Permission
-
-DAY_S = 86_400.0
-
-
-def new_key_pair(
-    principal: str, permissions: Sequence[str], keyring: Path, client_file: Path, address: str, days: int | None
-) -> None:
-    """Make a key, append it to the ring and write the client's file.
-
-    Raises:
-        EsperdError: FILE_EXISTS, KEYRING_INVALID, KEY_FILE_INVALID.
-    """
-    key = make_key_pair(
-        principal,
-        permissions,
-        keyring,
-        client_file,
-        address,
-        now_unix_s=time.time(),
-        lifetime_s=None if days is None else days * DAY_S,
-    )
-    click.echo(f"key {key.key_id} for {principal} is in {keyring}")
-    click.echo(f"give {client_file} to {principal}: ESPER_KEY={client_file}")
 
 
 def make_key_pair(
@@ -50,46 +20,67 @@ def make_key_pair(
     address: str,
     *,
     now_unix_s: float,
+    not_before_unix_s: float | None = None,
     lifetime_s: float | None = None,
 ) -> Key:
-    """The same without a word; returns the key."""
+    """Make a key, append it to the ring (made if absent) and write the client's file; returns the key.
+
+    Raises:
+        EsperdError: FILE_EXISTS, KEYRING_INVALID, KEY_FILE_INVALID.
+    """
+    key = new_key(
+        principal,
+        [Permission[name.upper()] for name in permissions],
+        now_unix_s,
+        not_before_unix_s=not_before_unix_s,
+        lifetime_s=lifetime_s,
+    )
     if client_file.exists():
         raise EsperdError("FILE_EXISTS", path=client_file)
     try:
         keyring.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise EsperdError("KEYRING_INVALID", path=keyring, detail=error.strerror or str(error)) from error
-    key = new_key(principal, [Permission[name.upper()] for name in permissions], now_unix_s, lifetime_s=lifetime_s)
-    # The client's file first: a ring with a key that nobody holds would be worse than a file that no ring knows.
-    write_client_file(client_file, key, address)
-    try:
-        append_key(keyring, key)
-    except EsperdError:
-        client_file.unlink()
-        raise
+    _write_both(key, client_file, address, lambda: append_key(keyring, key))
     return key
 
 
-def print_keys(keyring: Path, *, as_json: bool) -> None:
-    """Show the keys of a ring. Raises EsperdError KEYRING_INVALID."""
-    now_unix_s = time.time()
-    ring = KeyRing.load(keyring)
-    rows = [_row(key, now_unix_s) for key in ring.keys()]  # noqa: SIM118 - a ring is no dict
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    table = Table("key", "principal", "permissions", "state", "valid until")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+def make_successor(
+    key_id: str,
+    keyring: Path,
+    client_file: Path,
+    address: str,
+    *,
+    now_unix_s: float,
+    overlap_s: float,
+    not_before_unix_s: float | None = None,
+    lifetime_s: float | None = None,
+) -> tuple[Key, Key]:
+    """Make the key that takes the place of another: same principal, same permissions, its own secret.
+
+    The old one is accepted for `overlap_s` after the new one has become valid. Returns both, the old one first.
+
+    Raises:
+        EsperdError: KEY_UNKNOWN, KEY_NOT_ACTIVE, and as `make_key_pair`.
+    """
+    old = find_key(keyring, key_id)
+    new = new_key(
+        old.principal, old.permissions, now_unix_s, not_before_unix_s=not_before_unix_s, lifetime_s=lifetime_s
+    )
+    retired: list[Key] = []
+
+    def change_ring() -> None:
+        retired.append(replace_key(keyring, key_id, new, now_unix_s, overlap_s))
+
+    _write_both(new, client_file, address, change_ring)
+    return retired[0], new
 
 
-def _row(key: Key, now_unix_s: float) -> dict[str, str]:
-    until = key.not_after_unix_s
-    return {
-        "key_id": key.key_id,
-        "principal": key.principal,
-        "permissions": ", ".join(permission.name.lower() for permission in sorted(key.permissions)),
-        "state": str(key.state(now_unix_s)),
-        "valid_until": "" if until is None else datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
-    }
+def _write_both(key: Key, client_file: Path, address: str, change_ring: Callable[[], None]) -> None:
+    """The client's file first: a ring with a key that nobody holds would be worse than a file that no ring knows."""
+    write_client_file(client_file, key, address)
+    try:
+        change_ring()
+    except EsperdError:
+        client_file.unlink()
+        raise

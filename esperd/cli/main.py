@@ -107,47 +107,6 @@ def init(directory: Path) -> None:
     write_example(directory)
 
 
-@esperd.group()
-def keys() -> None:
-    """Make and list the keys that sign requests."""
-
-
-@keys.command("new")
-@click.argument("principal")
-@click.option(
-    "--permission",
-    "permissions",
-    multiple=True,
-    type=click.Choice(["observe", "command", "emergency", "compile", "operate", "admin"]),
-    help="What the key allows; give it once for each permission.",
-)
-@click.option(
-    "--keyring", type=click.Path(path_type=Path), required=True, help="The daemon's key ring; made if absent."
-)
-@click.option("--client-file", type=click.Path(path_type=Path), required=True, help="Where the client's file goes.")
-@click.option("--address", default="", help="The daemon's address, to be kept in the client's file.")
-@click.option("--days", type=click.IntRange(1, 36500), help="How long the key is valid; for ever if not given.")
-def keys_new(
-    principal: str, permissions: tuple[str, ...], keyring: Path, client_file: Path, address: str, days: int | None
-) -> None:
-    """Make a key for PRINCIPAL, add it to the key ring and write the client's file."""
-    from esperd.cli.keys import new_key_pair
-
-    if not permissions:
-        raise click.UsageError("Name at least one --permission.")
-    new_key_pair(principal, permissions, keyring, client_file, address, days)
-
-
-@keys.command("list")
-@click.option("--keyring", type=click.Path(path_type=Path), required=True, help="The daemon's key ring.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print the result.")
-def keys_list(keyring: Path, output: str) -> None:
-    """List the keys of a key ring, without their secrets."""
-    from esperd.cli.keys import print_keys
-
-    print_keys(keyring, as_json=output == "json")
-
-
 @esperd.command()
 @click.option("--task", type=click.Choice(["digits", "bytes"]), default="digits", help="What is trained.")
 @click.option("--random-seeds", type=click.IntRange(1, 100), default=3, help="Runs of every arm.")

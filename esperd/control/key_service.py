@@ -5,28 +5,44 @@ Event loop only. Knows nothing of files; the keeper of the keys does.
 
 from collections.abc import Callable, Iterable
 
+import structlog
 from esper.leyline.v1 import admin_service_pb2
 
 from esperd.control.call import Call, Route, Shape
 from esperd.control.connections import Connections, OpenStream
 from esperd.control.entrance import parse
 from esperd.control.key_port import KeyPort
-from esperd.control.shown import timestamp, wire
+from esperd.control.shown import key_info, timestamp
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key
+from esperd.leyline.keyring import Key, KeyState
 
 _SERVICE = "/esper.leyline.v1.AdminService/"
+LOOK_S = 1.0
+"""How often it is looked whether retiring keys are used."""
+WARN_AGAIN_S = 600.0
+"""After a warning about a key, its use is not told again for so long."""
 _REMOVED = "no longer in the key ring"
 
 
 class KeyService:
     """Serves the keys in force."""
 
-    def __init__(self, *, keys: KeyPort, connections: Connections, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        keys: KeyPort,
+        connections: Connections,
+        clock: Callable[[], float],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
         """`clock` gives Unix seconds."""
         self._keys = keys
         self._connections = connections
         self._clock = clock
+        self._log = log
+        self._warned_unix_s: dict[str, float] = {}
+        """When the log was last told that a retiring key is used."""
+        self._looked_unix_s = 0.0
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
@@ -57,6 +73,16 @@ class KeyService:
         done = await self._keys.revoke(asked.key_id, asked.reason)
         return admin_service_pb2.RevokeKeyResponse(key=self._info(done.key), num_streams_ended=done.num_streams_ended)
 
+    def tick(self) -> None:
+        """What happens to keys by time alone: they expire under open streams, or are used until late."""
+        self.end_refused_streams()
+        now_unix_s = self._clock()
+        if abs(now_unix_s - self._looked_unix_s) >= LOOK_S:
+            self._looked_unix_s = now_unix_s
+            for key in self._keys.keys():  # noqa: SIM118 - a port is no dict
+                if key.state(now_unix_s) is KeyState.RETIRING:
+                    self._warn_of_use(key)
+
     def end_refused_streams(self) -> int:
         """End every stream whose key is no longer accepted: revoked, expired, or gone; returns how many."""
         now_unix_s = self._clock()
@@ -71,20 +97,20 @@ class KeyService:
 
         return self._connections.end_streams(refusal_of)
 
+    def _warn_of_use(self, key: Key) -> None:
+        used_unix_s = self._connections.use_of(key.key_id).last_used_unix_s
+        if used_unix_s > self._warned_unix_s.get(key.key_id, 0.0) + WARN_AGAIN_S:
+            self._warned_unix_s[key.key_id] = used_unix_s
+            ends_in_s = None if key.not_after_unix_s is None else round(key.not_after_unix_s - self._clock())
+            self._log.warning(
+                "a retiring key is still used", key_id=key.key_id, principal=key.principal, ends_in_s=ends_in_s
+            )
+
     def _info(self, key: Key) -> admin_service_pb2.KeyInfo:
+        info = key_info(key, self._clock())
         use = self._connections.use_of(key.key_id)
-        info = admin_service_pb2.KeyInfo(
-            key_id=key.key_id,
-            principal=key.principal,
-            permissions=[wire(permission) for permission in sorted(key.permissions)],
-            state=key.state(self._clock()),
-            num_requests=use.num_requests,
-            num_streams=sum(stream.key_id == key.key_id for stream in self._connections.streams),
-        )
-        if key.not_before_unix_s is not None:
-            info.not_before.CopyFrom(timestamp(key.not_before_unix_s))
-        if key.not_after_unix_s is not None:
-            info.not_after.CopyFrom(timestamp(key.not_after_unix_s))
+        info.num_requests = use.num_requests
+        info.num_streams = sum(stream.key_id == key.key_id for stream in self._connections.streams)
         if use.num_requests:
             info.last_used_time.CopyFrom(timestamp(use.last_used_unix_s))
         return info

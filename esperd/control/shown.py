@@ -8,9 +8,10 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-from esper.leyline.v1 import state_pb2, state_service_pb2, telemetry_service_pb2
+from esper.leyline.v1 import admin_service_pb2, state_pb2, state_service_pb2, telemetry_service_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from esperd.leyline.keyring import Key
 from esperd.leyline.metrics import METRICS, Sample
 from esperd.leyline.views import (
     BlueprintOffer,
@@ -360,3 +361,18 @@ def _offer(view: BlueprintOffer) -> state_pb2.BlueprintOffer:
     return state_pb2.BlueprintOffer(
         blueprint_id=view.blueprint_id, tier=wire(view.tier), risk=view.risk, cost=_cost(view.cost)
     )
+
+
+def key_info(key: Key, now_unix_s: float) -> admin_service_pb2.KeyInfo:
+    """A key as it is at a time, without its secret, and without what it has done."""
+    info = admin_service_pb2.KeyInfo(
+        key_id=key.key_id,
+        principal=key.principal,
+        permissions=[wire(permission) for permission in sorted(key.permissions)],
+        state=key.state(now_unix_s),
+    )
+    if key.not_before_unix_s is not None:
+        info.not_before.CopyFrom(timestamp(key.not_before_unix_s))
+    if key.not_after_unix_s is not None:
+        info.not_after.CopyFrom(timestamp(key.not_after_unix_s))
+    return info

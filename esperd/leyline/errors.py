@@ -29,10 +29,10 @@ _ROWS = (
     # Requests and keys
     ("E-AUTH-001", "ENVELOPE_TOO_LARGE", "INVALID_ARGUMENT", "The {part} has {size} bytes; at most {limit} are allowed.", "Send a smaller request."),
     ("E-AUTH-002", "AUTH_THROTTLED", "RESOURCE_EXHAUSTED", "Too many refused signatures from this peer.", "Check the key file, then wait for the time in RetryInfo."),
-    ("E-AUTH-003", "SIGNATURE_MISSING", "UNAUTHENTICATED", "This method takes a signed envelope and got none.", "Sign the request with a key of the daemon's key ring (esperd keys new)."),
+    ("E-AUTH-003", "SIGNATURE_MISSING", "UNAUTHENTICATED", "This method takes a signed envelope and got none.", "Sign the request with a key of the daemon's key ring (esperctl keys new)."),
     ("E-AUTH-004", "ENVELOPE_MALFORMED", "INVALID_ARGUMENT", "The signed header cannot be read: {detail}.", "Fill every field of SignedHeader; the nonce has 16 to 32 bytes."),
     ("E-AUTH-005", "SIGNATURE_INVALID", "UNAUTHENTICATED", "The signature does not match.", "Check key id and secret against the daemon's key ring; sign exactly the bytes that are sent."),
-    ("E-AUTH-006", "KEY_NOT_ACTIVE", "UNAUTHENTICATED", "The key is {state}.", "Use an active key, or make one with esperd keys new."),
+    ("E-AUTH-006", "KEY_NOT_ACTIVE", "UNAUTHENTICATED", "The key is {state}.", "Use an active key, or make one with esperctl keys new."),
     ("E-AUTH-007", "AUDIENCE_MISMATCH", "UNAUTHENTICATED", "The request is addressed to {got}, this daemon is {audience}.", "Read the daemon's id from GetServerInfo."),
     ("E-AUTH-008", "METHOD_MISMATCH", "UNAUTHENTICATED", "The request was signed for {got}, not for {method}.", "Sign the full name of the method that is called."),
     ("E-AUTH-009", "EPOCH_STALE", "UNAUTHENTICATED", "The request was signed for an earlier start of the daemon.", "Read the epoch from GetServerInfo and sign again."),
@@ -40,7 +40,7 @@ _ROWS = (
     ("E-AUTH-011", "NONCE_REPLAYED", "UNAUTHENTICATED", "This nonce has been used.", "Make a new nonce for every attempt."),
     ("E-AUTH-012", "NONCE_CAPACITY", "RESOURCE_EXHAUSTED", "Too many requests are remembered at once.", "Wait for the time in RetryInfo; send high rates in batches."),
     ("E-AUTH-013", "PERMISSION_REQUIRED", "PERMISSION_DENIED", "The key of {principal} lacks the permission {permission}.", "Ask the operator for a key with that permission."),
-    ("E-AUTH-014", "NO_KEYRING", "UNAUTHENTICATED", "This daemon has no key ring, so it accepts no signed request.", "Make one with esperd keys new and restart the daemon."),
+    ("E-AUTH-014", "NO_KEYRING", "UNAUTHENTICATED", "This daemon has no key ring, so it accepts no signed request.", "Make one with esperctl keys new --keyring FILE, then have it read: SIGHUP."),
     ("E-AUTH-015", "UNIX_SOCKET_ONLY", "PERMISSION_DENIED", "{method} is answered over a Unix socket only.", "Call it on the daemon's own machine, through its socket."),
     ("E-AUTH-016", "RATE_LIMITED", "RESOURCE_EXHAUSTED", "{principal} sends more than {rate} {what} a second.", "Wait for the time in RetryInfo; send high rates over CommandStream in batches."),
     ("E-AUTH-017", "KEY_UNKNOWN", "NOT_FOUND", "There is no key {key_id} in the key ring.", "List them with esperctl keys list."),
@@ -124,8 +124,8 @@ _ROWS = (
     # Configuration, task, files
     ("E-CFG-001", "CONFIG_INVALID", "INVALID_ARGUMENT", "{detail}", "Correct the file; esperd check FILE shows all errors at once."),
     ("E-CFG-002", "CONFIG_UNREADABLE", "NOT_FOUND", "The configuration {path} cannot be read: {detail}.", "esperd init DIR writes a working one."),
-    ("E-CFG-003", "KEYRING_INVALID", "INVALID_ARGUMENT", "The key ring {path} is not valid: {detail}.", "Make a key with esperd keys new; the file must have mode 0600."),
-    ("E-CFG-004", "KEY_FILE_INVALID", "INVALID_ARGUMENT", "The key file {path} is not valid: {detail}.", "Make a key with esperd keys new --client-file."),
+    ("E-CFG-003", "KEYRING_INVALID", "INVALID_ARGUMENT", "The key ring {path} is not valid: {detail}.", "Make a key with esperctl keys new; the file must have mode 0600."),
+    ("E-CFG-004", "KEY_FILE_INVALID", "INVALID_ARGUMENT", "The key file {path} is not valid: {detail}.", "Make a key with esperctl keys new --client-file."),
     ("E-CFG-005", "DIRECTORY_TAKEN", "ALREADY_EXISTS", "{path} is in use by process {pid}.", "Stop that daemon, or choose another run directory."),
     ("E-CFG-006", "FILE_EXISTS", "ALREADY_EXISTS", "{path} exists already.", "Choose another place, or remove it."),
     ("E-CFG-007", "ADDRESS_UNUSABLE", "INVALID_ARGUMENT", "Cannot listen on {address}: {detail}.", "Use unix:PATH (at most 100 bytes) or 127.0.0.1:PORT with a free port."),
@@ -139,7 +139,7 @@ _ROWS = (
     ("E-DEV-002", "TORCH_MISSING", "FAILED_PRECONDITION", "PyTorch is not installed.", "pip install 'esperd[train]'."),
     ("E-DEV-003", "OUT_OF_MEMORY", "RESOURCE_EXHAUSTED", "A step does not fit into the memory of {device}, and no seed is left to cull: {detail}.", "Use smaller batches or a smaller model, or free the device; the memory summary is in the run directory."),
     ("E-CLI-001", "DAEMON_UNREACHABLE", "UNAVAILABLE", "No daemon answers at {address}: {detail}.", "Start one with esperd serve FILE, or name its address with --address."),
-    ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperd keys new makes one."),
+    ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."),
 )  # fmt: skip
 
 CATALOGUE: Mapping[str, Entry] = {row[1]: Entry(*row) for row in _ROWS}

@@ -9,6 +9,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.private_files import PrivateFileRefused, one_writer, read_private_text, write_private_text
@@ -58,7 +59,7 @@ def add_revocation(path: Path, revocation: Revocation) -> None:
             write_private_text(path, _HEAD + "".join(_text(row) for row in (*known, revocation)))
 
 
-def _read(path: Path, number: int, row: object) -> Revocation:
+def _read(path: Path, number: int, row: Any) -> Revocation:
     match row:
         case {
             "key_id": str(key_id),

@@ -1,6 +1,7 @@
 """Reads the key file that lets a client sign: key id, principal, secret, and where the daemon is.
 
-Any thread. The file is TOML of mode 0600; `esperd keys new --client-file` writes it. The secret never shows in a repr.
+Any thread. The file is TOML of mode 0600; `esperctl keys new --client-file` writes it. The secret never shows in a
+repr.
 """
 
 import os

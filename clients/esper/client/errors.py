@@ -46,12 +46,12 @@ _LOCAL = {
         "FAILED_PRECONDITION",
         (
             "E-CLI-002: This change must be signed and no key was given. "
-            "Use --key FILE or set ESPER_KEY; esperd keys new makes one."
+            "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."
         ),
     ),
     "KEY_FILE_INVALID": (
         "INVALID_ARGUMENT",
-        "E-CFG-004: The key file {path} is not valid: {detail}. Make a key with esperd keys new --client-file.",
+        "E-CFG-004: The key file {path} is not valid: {detail}. Make a key with esperctl keys new --client-file.",
     ),
 }
 """Reason: (status, text) of the errors that a client meets by itself; the words are the catalogue's."""
