@@ -67,6 +67,7 @@ def names_of(enum_type: type[BlendMode | TrainingMode | Isolation | AlphaCurve |
 _COUNT = at_least(0)
 _POSITIVE_COUNT = at_least(1)
 _SHARE = between(0.0, 1.0)
+_RATE = between(0.1, 1e9)
 _PATH = matching(r"[^\x00\n]+", "a path")
 _OPTIONAL_PATH = matching(r"[^\x00\n]*", "a path, or empty")
 
@@ -155,6 +156,13 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     ),
     "control.max_concurrent_calls": between(1, 1 << 20),
     "control.max_streams": between(1, 1 << 20),
+    "control.max_connections": between(1, 1 << 20),
+    "control.max_reads_per_s": _RATE,
+    "control.max_commands_per_s": _RATE,
+    "control.max_decisions_per_s": _RATE,
+    "control.max_emergencies_per_s": _RATE,
+    "control.max_admin_per_s": _RATE,
+    "control.socket_group": matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?|", "the name of a group, or empty"),
     "control.drain_s": between(0, 3600),
     "checkpoints.directory": _OPTIONAL_PATH,
     "checkpoints.every_steps": _COUNT,

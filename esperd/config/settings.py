@@ -194,6 +194,20 @@ class ControlSettings:
     """Calls in progress over all connections; more are refused."""
     max_streams: int = 256
     """Open streams over all connections."""
+    max_connections: int = 1024
+    """Connections to each address; more are closed as they come."""
+    max_reads_per_s: float = 5000.0
+    """Unsigned calls of one peer: one certificate, one host, or all on a Unix socket together."""
+    max_commands_per_s: float = 5000.0
+    """Signed calls of one principal, a batch on a command stream counting as one."""
+    max_decisions_per_s: float = 500.0
+    """Sessions, decisions and field reports of one principal."""
+    max_emergencies_per_s: float = 100.0
+    """Calls of one principal on the emergency lane."""
+    max_admin_per_s: float = 100.0
+    """Calls of one principal that need the permission `operate` or `admin`."""
+    socket_group: str = ""
+    """The group that may connect to the Unix sockets; empty leaves the daemon's own."""
     drain_s: float = 10.0
     """Time for streams and calls to end at shutdown."""
 

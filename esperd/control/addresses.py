@@ -1,4 +1,4 @@
-"""Where the daemon listens: Unix sockets, and loopback TCP.
+"""Where the daemon listens: Unix sockets, TCP with mutual TLS, and loopback TCP.
 
 Event loop side, at start-up and at the end. A socket file that another daemon still answers on is left alone.
 """
@@ -6,21 +6,30 @@ Event loop side, at start-up and at the end. A socket file that another daemon s
 import contextlib
 import ipaddress
 import os
+import shutil
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from esperd.leyline.errors import EsperdError
 
 MAX_UNIX_PATH_BYTES = 100
+TLS_PREFIX = "tls:"
 SOCKET_MODE = 0o660
 """The owner and the group may connect, nobody else."""
 _PROBE_S = 1.0
 
 
-def bind(server: Any, address: str) -> str:
+def bind(
+    server: Any, address: str, credentials: Callable[[], grpc.ServerCredentials] | None = None, group: str = ""
+) -> str:
     """Let a gRPC server listen on an address; returns the address as it became.
+
+    `credentials` makes what a `tls:` address is bound with; `group` may connect to a Unix socket.
 
     Raises:
         EsperdError: ADDRESS_UNUSABLE.
@@ -30,13 +39,36 @@ def bind(server: Any, address: str) -> str:
     if path is not None:
         _clear_stale_socket(address, path)
     try:
-        port = server.add_insecure_port(address if path is None else f"unix:{path.absolute()}")
+        if path is not None:
+            server.add_insecure_port(f"unix:{path.absolute()}")
+        elif is_tls(address):
+            assert credentials is not None  # a configuration with such an address names the certificates
+            port = server.add_secure_port(address.removeprefix(TLS_PREFIX), credentials())
+        else:
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise EsperdError("ADDRESS_UNUSABLE", address=address, detail="it is taken, or not to be had") from error
     if path is None:
         return f"{address.rpartition(':')[0]}:{port}"
+    _give_to_group(address, path, group)
     path.chmod(SOCKET_MODE)
     return f"unix:{path.absolute()}"
+
+
+def _give_to_group(address: str, path: Path, group: str) -> None:
+    if not group:
+        return
+    try:
+        shutil.chown(path, group=group)
+    except (LookupError, OSError) as error:
+        path.unlink(missing_ok=True)
+        detail = f"its socket cannot be given to the group {group}: {error}"
+        raise EsperdError("ADDRESS_UNUSABLE", address=address, detail=detail) from error
+
+
+def is_tls(address: str) -> bool:
+    """Whether it is served with TLS."""
+    return address.startswith(TLS_PREFIX)
 
 
 def check_address(address: str) -> None:
@@ -95,13 +127,16 @@ def _answers(path: Path) -> bool:
 
 
 def _check_tcp(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise EsperdError("ADDRESS_UNUSABLE", address=address, detail="it is neither unix:PATH nor HOST:PORT")
+    host, _, port = address.removeprefix(TLS_PREFIX).rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        detail = "it is none of unix:PATH, tls:HOST:PORT and HOST:PORT"
+        raise EsperdError("ADDRESS_UNUSABLE", address=address, detail=detail)
+    if is_tls(address):
+        return
     try:
         is_loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        detail = "without TLS only loopback addresses are served"
+        detail = "without TLS only loopback addresses are served; write tls:HOST:PORT"
         raise EsperdError("ADDRESS_UNUSABLE", address=address, detail=detail)

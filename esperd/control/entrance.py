@@ -7,35 +7,28 @@ nothing of what any method does.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from esperd.control.call import Call, Route, SessionHandler, Shape, StreamHandler, UnaryHandler
 from esperd.control.connections import Connections, OpenStream
-from esperd.control.errors import DETAILS_KEY, InvalidRequest, Violation, code_of, status_of
+from esperd.control.errors import DETAILS_KEY, code_of, status_of
 from esperd.control.gate import Gate
 from esperd.control.pacing import MESSAGE_UNITS, CallMeter, Pacer
+from esperd.control.peer import peer_of, source_of
+from esperd.control.rates import OPENING, Rates
+from esperd.control.validation import decode, parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import Verified
 from esperd.leyline.vocabulary import Permission
 
-MessageT = TypeVar("MessageT", bound=Message)
 Context = Any
 """grpc.aio.ServicerContext; its stubs know no bytes."""
 UnaryServer = Callable[[bytes, Context], Awaitable[bytes]]
-
-
-def parse(kind: type[MessageT], data: bytes) -> MessageT:
-    """Parse a message. Raises InvalidRequest when the bytes are none of its kind."""
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        name = kind.DESCRIPTOR.name
-        raise InvalidRequest([Violation("payload", f"is not a serialized {name}")]) from None
 
 
 class Entrance(grpc.GenericRpcHandler):
@@ -51,6 +44,7 @@ class Entrance(grpc.GenericRpcHandler):
         urgent_pacer: Pacer,
         meter: CallMeter,
         connections: Connections,
+        rates: Rates,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`urgent_pacer` slows what is refused or only looked at on the emergency lane; `pacer` everything else."""
@@ -60,6 +54,7 @@ class Entrance(grpc.GenericRpcHandler):
         self._urgent_pacer = urgent_pacer
         self._meter = meter
         self._connections = connections
+        self._rates = rates
         self._log = log
         self._handlers = {route.method: self._handler(route) for route in routes}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
@@ -86,8 +81,8 @@ class Entrance(grpc.GenericRpcHandler):
                 return grpc.stream_stream_rpc_method_handler(cast(Any, partial(self._serve_session, route, policy)))
 
     def _peer(self, context: Context) -> str:
-        """The transport's name of the caller, noted."""
-        peer: str = context.peer()
+        """The name of the caller, noted."""
+        peer = peer_of(context)
         self._connections.note_call(peer)
         return peer
 
@@ -102,6 +97,7 @@ class Entrance(grpc.GenericRpcHandler):
             try:
                 call = Call(route.method, self._peer(context))
                 await pacer.admit()
+                self._rates.take(route.method, source_of(call.peer))
                 return (await handler(call, parse(request, data))).SerializeToString()
             except Exception as fault:  # noqa: BLE001 - leaves as a status
                 return await self._abort(context, route.method, fault)
@@ -134,7 +130,7 @@ class Entrance(grpc.GenericRpcHandler):
 
     async def _verified(self, route: Route, policy: MethodPolicy, data: bytes, call: Call) -> Verified:
         try:
-            return self._gate.verify(policy, parse(cast(Any, route.request), data).envelope, call)
+            return self._gate.verify(policy, decode(cast(Any, route.request), data).envelope, call)
         except EsperdError:
             # The emergency lane is exempt from pacing for those who may use it, not for those who may not.
             if policy.urgent:
@@ -148,8 +144,9 @@ class Entrance(grpc.GenericRpcHandler):
 
         async def serve() -> None:
             await self._pacer.admit()
-            request = parse(route.request, data)
             peer = self._peer(context)
+            self._rates.take(route.method, source_of(peer))
+            request = parse(route.request, data)
             with self._connections.open_stream(route.method, peer) as stream:
                 await handler(Call(route.method, peer, None, stream), request, partial(self._send, context, stream))
 
@@ -164,11 +161,12 @@ class Entrance(grpc.GenericRpcHandler):
                 return None
             stream.num_received += 1
             await self._pacer.admit(MESSAGE_UNITS, in_bunch=False)
-            return parse(route.request, data)
+            return decode(route.request, data)  # an envelope; the gate looks at it
 
         async def serve() -> None:
             await self._pacer.admit()
             peer = self._peer(context)
+            self._rates.take(OPENING, source_of(peer))
             with self._connections.open_stream(route.method, peer) as stream:
                 send = partial(self._send, context, stream)
                 await handler(Call(route.method, peer, None, stream), partial(receive, stream), send)

@@ -1,7 +1,7 @@
 """The one place where errors of the catalogue become gRPC statuses.
 
 Event loop only. Every refusal carries `google.rpc.ErrorInfo`; one that may be tried again carries `RetryInfo`, one
-about fields carries `BadRequest`. The texts are the catalogue's; nothing is worded here.
+about fields `BadRequest`, one about a rate `QuotaFailure`. The texts are the catalogue's; nothing is worded here.
 """
 
 from collections.abc import Sequence
@@ -64,6 +64,8 @@ def status_of(error: EsperdError) -> status_pb2.Status:
         delay = Duration()
         delay.FromNanoseconds(int(retry_s * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if error.reason == "RATE_LIMITED":
+        status.details.add().Pack(_quota_failure(error))
     if isinstance(error, InvalidRequest):
         status.details.add().Pack(_bad_request(error.violations))
     return status
@@ -89,6 +91,14 @@ def command_error(refusal: Refusal) -> command_pb2.CommandError:
         message=refusal.message,
         metadata=dict(refusal.metadata),
     )
+
+
+def _quota_failure(error: EsperdError) -> error_details_pb2.QuotaFailure:
+    facts = error.metadata
+    violation = error_details_pb2.QuotaFailure.Violation(
+        subject=facts["principal"][:MAX_FACT_CHARS], description=f"{facts['rate']} {facts['what']} a second"
+    )
+    return error_details_pb2.QuotaFailure(violations=[violation])
 
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:

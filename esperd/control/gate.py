@@ -10,6 +10,7 @@ from esper.leyline.v1 import envelope_pb2
 from esperd.control.audit import AuditTrail
 from esperd.control.call import Call
 from esperd.control.connections import Connections
+from esperd.control.rates import Rates
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import RequestRefused, Verified, Verifier
@@ -20,15 +21,26 @@ class Gate:
     """Lets genuine messages through."""
 
     def __init__(
-        self, verifier: Verifier, trail: AuditTrail, connections: Connections, clock: Callable[[], float]
+        self,
+        verifier: Verifier,
+        trail: AuditTrail,
+        connections: Connections,
+        rates: Rates,
+        clock: Callable[[], float],
     ) -> None:
         self._verifier = verifier
         self._trail = trail
         self._connections = connections
+        self._rates = rates
         self._clock = clock
 
     def verify(self, policy: MethodPolicy, envelope: envelope_pb2.SignedEnvelope, call: Call) -> Verified:
-        """Checks 1 to 10 of the design. Raises RequestRefused, and writes its true cause into the trail."""
+        """Checks 1 to 10 of the design, then the principal's rate; refusals go into the trail.
+
+        Raises:
+            RequestRefused: it is not genuine, or not allowed; its true cause is in the trail.
+            EsperdError: RATE_LIMITED.
+        """
         try:
             if policy.unix_only and not call.is_unix:
                 raise RequestRefused("UNIX_SOCKET_ONLY", "came over TCP", method=policy.method)
@@ -56,6 +68,11 @@ class Gate:
             )
             raise
         self._connections.note_signer(verified.key_id, verified.principal, call.stream)
+        try:
+            self._rates.take(policy.method, verified.principal)
+        except EsperdError as refusal:
+            self.note(policy, verified, call, refusal)
+            raise
         return verified
 
     def note(self, policy: MethodPolicy, verified: Verified, call: Call, refusal: EsperdError | None = None) -> None:

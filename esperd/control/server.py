@@ -53,7 +53,7 @@ from esperd.control.state_board import StateBoard
 from esperd.control.state_service import StateService
 from esperd.control.supervisor import Supervisor
 from esperd.control.telemetry_service import TelemetryService
-from esperd.control.tls import Certificates, TlsFiles
+from esperd.control.tls import Certificates, TlsFiles, TlsPair
 from esperd.control.transport import ConnectionLimits, server_options
 from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.method_policy import read_method_policies, services
@@ -175,10 +175,17 @@ class ControlServer:
         return list(self._bound)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
-        """Read and check what other settings need, and change nothing; what it returns puts them in force."""
-        return partial(self._apply, settings)
+        """Read and check what other settings need, and change nothing; what it returns puts them in force.
 
-    def _apply(self, settings: Settings) -> None:
+        The certificates are read again from where these settings say. Raises EsperdError TLS_INVALID.
+        """
+        certificates = self._certificates
+        pair = None if certificates is None else certificates.prepare(TlsFiles.of(settings.control))
+        return partial(self._apply, settings, pair)
+
+    def _apply(self, settings: Settings, pair: TlsPair | None) -> None:
+        if self._certificates is not None and pair is not None:
+            self._certificates.swap(pair)
         self._settings = settings
         control, budgets = settings.control, settings.budgets
         self.connections.max_streams = control.max_streams
@@ -186,16 +193,6 @@ class ControlServer:
         self._urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
         self._rates.set_limits(limits_of(control))
         self._sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
-
-    def prepare_certificates(self, settings: Settings) -> Callable[[], None]:
-        """Read the certificates again, from where these settings say; what is returned shows them to newcomers.
-
-        Raises EsperdError TLS_INVALID.
-        """
-        certificates = self._certificates
-        if certificates is None:
-            return lambda: None
-        return partial(certificates.swap, certificates.prepare(TlsFiles.of(settings.control)))
 
     def depths(self) -> dict[str, int]:
         """What waits in the control plane, for whoever looks for a jam."""
