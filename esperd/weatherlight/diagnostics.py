@@ -20,6 +20,7 @@ from esperd.config.fields import describe_settings
 from esperd.config.origin import Configuration
 from esperd.control.supervisor import DiagnosticSection
 from esperd.leyline.views import RunView
+from esperd.oona.failures import JournalUnavailable
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandQuery, HistoryQuery
 
@@ -27,6 +28,8 @@ MAX_TASKS = 200
 NUM_COMMANDS = 20
 NUM_REVISIONS = 50
 """History rows among so many of the newest revisions of the journal."""
+JOURNAL_S = 3.0
+"""How long the journal has to answer."""
 MAX_SECTION_CHARS = 256 * 1024
 """A dump of a busy daemon still fits into one message."""
 _STATUS_LINES = ("VmRSS", "VmHWM", "Threads")
@@ -48,7 +51,7 @@ async def diagnose(
         "threads": thread_stacks(sys._current_frames(), threading.enumerate()),
         "tasks": task_places(asyncio.all_tasks()),
         "configuration": configuration_lines(configuration),
-        "journal": await journal_lines(journal),
+        "journal": await journal_section(journal),
     }
     return tuple(DiagnosticSection(title, bounded(text)) for title, text in sections.items())
 
@@ -104,8 +107,18 @@ def configuration_lines(configuration: Configuration) -> str:
     return "\n".join([f"# {configuration.path}", *lines])
 
 
+async def journal_section(journal: Journal, within_s: float = JOURNAL_S) -> str:
+    """The journal's newest rows, or why there are none: a dump is asked for when something is wrong."""
+    try:
+        return await asyncio.wait_for(journal_lines(journal), within_s)
+    except TimeoutError:
+        return f"the journal did not answer within {within_s:g} s"
+    except JournalUnavailable as error:
+        return error.message
+
+
 async def journal_lines(journal: Journal) -> str:
-    """The newest commands and history rows, newest first; why there are none where the journal does not answer."""
+    """The newest commands and history rows, newest first."""
     revision = journal.revision
     commands = await journal.list_commands(CommandQuery(), NUM_COMMANDS)
     history = await journal.list_history(

@@ -35,3 +35,17 @@ async def test_more_signals_change_nothing() -> None:
         record.note(signal.SIGTERM)
     await record.second()
     assert len(record.received) == 3
+
+
+async def test_a_hangup_asks_for_a_reload_and_not_for_an_end() -> None:
+    """Those that come while nobody waits count as one; the process is not ended by them."""
+    with SignalRecord(asyncio.get_running_loop()) as record:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.wait_for(record.hangup(), 5)
+        second = asyncio.create_task(record.hangup())
+        await asyncio.sleep(0)
+        assert not second.done()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.wait_for(second, 5)
+    assert record.received == []
