@@ -36,6 +36,7 @@ COMMANDS: Commands = {
     "hyper": ("esper.ctl.run_changes:hyper", "Change hyper-parameters, live."),
     "breaker": ("esper.ctl.run_changes:breaker", "Circuit breakers: list, open, close."),
     "command": ("esper.ctl.command_log:command", "Commands: get, list, cancel."),
+    "audit": ("esper.ctl.audit:audit", "Who tried to change what: list, verify."),
     "emergency": ("esper.ctl.emergencies:emergency", "Emergencies: raise, clear, list."),
     "auth": ("esper.ctl.access:auth", "What a key may do."),
     "config": ("esper.ctl.config:config", "The daemon's configuration: show, reload."),

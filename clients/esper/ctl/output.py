@@ -85,7 +85,12 @@ def pairs(rows: Sequence[tuple[str, object]]) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Text without control characters: what others have written must not move the cursor of a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def number(value: float) -> str:
