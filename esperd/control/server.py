@@ -204,8 +204,11 @@ class ControlServer:
             "rows for the journal": self._recorder.num_waiting,
         }
 
-    async def drain_and_stop(self, grace_s: float) -> None:
-        """Refuse new changes, end every stream with a resume token, then stop; at most `grace_s` seconds."""
+    async def drain_and_stop(self, grace_s: float, hurry: "asyncio.Future[None] | None" = None) -> None:
+        """Refuse new changes, end every stream with a resume token, then stop; at most `grace_s` seconds.
+
+        Once `hurry` is done, calls and streams that have not ended yet are cut.
+        """
         deadline_s = time.monotonic() + grace_s
         self.conditions.drain()
         self._desk.is_draining = True
@@ -220,7 +223,7 @@ class ControlServer:
         self._telemetry.drain()
         self._state.feed.close("draining")
         self._commands.feed.close("draining")
-        await self._server.stop(max(0.0, deadline_s - time.monotonic()))
+        await self._end_calls(max(0.0, deadline_s - time.monotonic()), hurry)
         self._remove_sockets()
         for chore in self._chores:
             chore.cancel()
@@ -231,6 +234,14 @@ class ControlServer:
         self._trail.close_period()
         self._history.look(self._port.snapshot().run, is_daemon_leaving=True)
         await self._recorder.finish(max(1.0, deadline_s - time.monotonic()))
+
+    async def _end_calls(self, grace_s: float, hurry: "asyncio.Future[None] | None") -> None:
+        """Take no more connections and wait for what is under way, which is cut after `grace_s`, or in a hurry."""
+        stopped = asyncio.ensure_future(self._server.stop(grace_s))
+        await asyncio.wait([stopped] if hurry is None else [stopped, hurry], return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            await self._server.stop(None)
+        await stopped
 
     async def _had_policy(self) -> bool:
         """Whether the last that earlier starts told the trainer of a policy is that one had come."""

@@ -363,7 +363,7 @@ class Daemon:
         if hurry.done():
             await asyncio.wait([joined], timeout=HURRIED_JOIN_S)
         joined.cancel()
-        await self._server.drain_and_stop(0.0 if hurry.done() else self._settings.control.drain_s)
+        await self._server.drain_and_stop(0.0 if hurry.done() else self._settings.control.drain_s, hurry)
         hurry.cancel()
         self._has_trainer_left = not self._is_training
         if not self._has_trainer_left:
