@@ -1,14 +1,12 @@
-"""The key ring file: what it accepts, what it refuses by line and field, and how it grows."""
+"""The key ring file: what it accepts, what it refuses by line and field, and the state of its keys."""
 
 import datetime
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.keyring import Key, KeyRing, KeyState
-from esperd.leyline.keyring_edit import append_key, key_text, new_key, write_client_file
+from esperd.leyline.keyring import KeyRing, KeyState
 from esperd.leyline.vocabulary import Permission
 
 SECRET = bytes(range(32)).hex()
@@ -140,63 +138,9 @@ def test_unreadable_files_are_refused_in_plain_words(tmp_path: Path) -> None:
         assert caught.value.reason == "KEYRING_INVALID"
 
 
-def test_new_keys_are_appended_and_the_rest_is_kept(tmp_path: Path) -> None:
-    """A ring begins with its first key, keeps comments and older keys, and has mode 0600."""
-    path = tmp_path / "ring.toml"
-    first = new_key("operator", [Permission.OPERATE, Permission.COMMAND], 1_800_000_000.5, lifetime_s=3600)
-    append_key(path, first)
-    path.write_text("# mine\n" + path.read_text())
-    second = new_key("policy", [Permission.COMMAND], 1_800_000_000, key_id="policy-1")
-    append_key(path, second)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.read_text().startswith("# mine\n")
-    ring = KeyRing.load(path)
-    assert ring.keys() == (first, second)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ring.toml"]
-    assert first.key_id.startswith("operator-")
-    assert first.state(1_800_000_000) is KeyState.ACTIVE
-    assert first.state(1_800_003_600) is KeyState.EXPIRED
-
-
-def test_append_refuses_a_duplicate_and_leaves_the_file_alone(tmp_path: Path) -> None:
-    """A ring is never made invalid."""
-    path = private(tmp_path / "ring.toml", GOOD)
-    with pytest.raises(EsperdError, match="there twice"):
-        append_key(path, new_key("operator", [Permission.OBSERVE], 0, key_id="operator-1"))
-    assert path.read_text() == GOOD
-
-
-def test_new_key_has_its_own_random_secret() -> None:
-    """32 random bytes each; a name that a ring refuses is refused at once."""
-    first, second = (new_key("a", [Permission.OBSERVE], 0) for _ in range(2))
-    assert first.secret != second.secret
-    assert len(first.secret.reveal()) == 32
-    with pytest.raises(EsperdError, match="field principal"):
-        new_key("a b", [Permission.OBSERVE], 0)
-
-
-def test_key_text_round_trips() -> None:
-    """What is written is read back equal, whatever the state."""
-    key = new_key("a", list(Permission)[1:], 1_800_000_000, lifetime_s=60)
-    for declared in (KeyState.ACTIVE, KeyState.RETIRING, KeyState.REVOKED):
-        made = Key(
-            key.key_id, key.principal, key.permissions, key.secret, None, key.not_after_unix_s, declared=declared
-        )
-        assert KeyRing.from_text(key_text(made)).keys() == (made,)
-
-
-def test_client_file_holds_what_a_client_needs(tmp_path: Path) -> None:
-    """Key id, principal, secret and address, mode 0600, never over an existing file."""
-    path = tmp_path / "policy.key"
-    key = new_key("policy", [Permission.COMMAND], 0)
-    write_client_file(path, key, "unix:/run/x.sock")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert tomllib.loads(path.read_text()) == {
-        "key_id": key.key_id,
-        "principal": "policy",
-        "secret": key.secret.reveal().hex(),
-        "address": "unix:/run/x.sock",
-    }
-    with pytest.raises(EsperdError) as caught:
-        write_client_file(path, key)
-    assert caught.value.reason == "FILE_EXISTS"
+def test_revoking_in_a_ring_makes_another_ring() -> None:
+    """The named keys are REVOKED in the new ring, the others as before; the old ring is as it was."""
+    ring = KeyRing.from_text(GOOD + GOOD.replace("operator-1", "operator-2"))
+    revoked = ring.with_revoked({"operator-1", "nobody"})
+    assert [key.declared for key in revoked.keys()] == [KeyState.REVOKED, KeyState.ACTIVE]  # noqa: SIM118
+    assert [key.declared for key in ring.keys()] == [KeyState.ACTIVE, KeyState.ACTIVE]  # noqa: SIM118
