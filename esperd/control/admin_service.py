@@ -13,9 +13,9 @@ from esperd.config.fields import describe_settings
 from esperd.config.reloadable import RELOADABLE
 from esperd.control.call import Call, Route, Shape
 from esperd.control.connections import Connections, OpenStream
-from esperd.control.entrance import parse
 from esperd.control.shown import timestamp
 from esperd.control.supervisor import SettingChange, Supervisor
+from esperd.control.validation import parse
 
 _SERVICE = "/esper.leyline.v1.AdminService/"
 pb = admin_service_pb2

@@ -7,37 +7,44 @@ protobuf output is not canonical, so nothing is serialised again to find them.
 import hashlib
 from dataclasses import replace
 
-from esper.leyline.v1 import command_pb2
-from google.protobuf.message import DecodeError
+from esper.leyline.v1 import command_pb2, command_service_pb2, policy_service_pb2
 
 from esperd.control.asked import read_command
 from esperd.control.command_desk import Submission
 from esperd.control.errors import InvalidRequest, Violation
+from esperd.control.validation import max_entries, parse
 
-MAX_COMMANDS = 256
+MAX_COMMANDS = max_entries(command_service_pb2.CommandBatch, "commands")
 _LENGTH_DELIMITED = 2
 
 
-def read_batch(data: bytes, commands_field: int = 1, decision_id: str = "") -> list[Submission]:
-    """The commands of a message that parses, each with its own bytes, in order.
+def read_batch(data: bytes) -> list[Submission]:
+    """The commands of a serialised CommandBatch, each with its own bytes, in order. Raises InvalidRequest."""
+    batch = parse(command_service_pb2.CommandBatch, data)
+    parts = slices(data, command_service_pb2.CommandBatch.COMMANDS_FIELD_NUMBER)
+    return [
+        _submission(command, part, f"commands[{number}].", "")
+        for number, (command, part) in enumerate(zip(batch.commands, parts, strict=True))
+    ]
 
-    Args:
-        data: a serialised message with a repeated AdaptationCommand.
-        commands_field: number of that field.
-        decision_id: the decision that the commands belong to; they may then leave their request ids to it.
 
-    Raises:
-        InvalidRequest: COMMAND_INVALID with every broken rule of the first faulty command.
-    """
-    parts = slices(data, commands_field)
-    if len(parts) > MAX_COMMANDS:
-        raise InvalidRequest([Violation("commands", f"has more than {MAX_COMMANDS} entries")])
-    return [_submission(part, f"commands[{number}].", decision_id, number) for number, part in enumerate(parts)]
+def read_decision(data: bytes) -> list[Submission]:
+    """The commands of a serialised PolicyDecision; they may leave their request ids to it. Raises InvalidRequest."""
+    decision = parse(policy_service_pb2.PolicyDecision, data)
+    parts = slices(data, policy_service_pb2.PolicyDecision.COMMANDS_FIELD_NUMBER)
+    submissions = []
+    for number, (command, part) in enumerate(zip(decision.commands, parts, strict=True)):
+        prefix = f"commands[{number}]."
+        found = _submission(command, part, prefix, f"{decision.decision_id}/{number}")
+        if found.asked.decision_id not in ("", decision.decision_id):
+            raise InvalidRequest([Violation(prefix + "decision_id", f"must be empty or {decision.decision_id}")])
+        submissions.append(replace(found, asked=replace(found.asked, decision_id=decision.decision_id)))
+    return submissions
 
 
 def read_single(data: bytes, payload_sha256: bytes) -> Submission:
     """One command that was signed alone. Raises InvalidRequest."""
-    return Submission(read_command(_parse(data, "")), data, payload_sha256)
+    return Submission(read_command(parse(command_pb2.AdaptationCommand, data)), data, payload_sha256)
 
 
 def slices(data: bytes, field: int) -> list[bytes]:
@@ -57,21 +64,11 @@ def slices(data: bytes, field: int) -> list[bytes]:
     return found
 
 
-def _submission(part: bytes, prefix: str, decision_id: str, number: int) -> Submission:
-    default_id = f"{decision_id}/{number}" if decision_id else ""
-    asked = read_command(_parse(part, prefix), prefix, default_id)
-    if decision_id:
-        if asked.decision_id not in ("", decision_id):
-            raise InvalidRequest([Violation(prefix + "decision_id", f"must be empty or {decision_id}")])
-        asked = replace(asked, decision_id=decision_id)
+def _submission(
+    command: command_pb2.AdaptationCommand, part: bytes, prefix: str, default_request_id: str
+) -> Submission:
+    asked = read_command(command, prefix, default_request_id)
     return Submission(asked, part, hashlib.sha256(part).digest())
-
-
-def _parse(data: bytes, prefix: str) -> command_pb2.AdaptationCommand:
-    try:
-        return command_pb2.AdaptationCommand.FromString(data)
-    except DecodeError:
-        raise InvalidRequest([Violation(prefix + "payload", "is not a serialized AdaptationCommand")]) from None
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

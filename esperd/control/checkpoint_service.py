@@ -17,9 +17,8 @@ from esperd.bridge.bridge import TrainerPort
 from esperd.config.settings import CheckpointSettings
 from esperd.control import shown
 from esperd.control.call import Call, Route, Shape
-from esperd.control.entrance import parse
 from esperd.control.pages import page_size
-from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
+from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.restore_points import needed_by_trainer
 from esperd.oona.checkpoints.reading import StoredCheckpoint
@@ -28,7 +27,6 @@ from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.failures import PageTokenInvalid
 
 _SERVICE = "/esper.leyline.v1.CheckpointService/"
-MAX_KEEP = 1_000_000
 NUM_THREADS = 2
 """One may verify for minutes; the other one answers meanwhile."""
 
@@ -107,11 +105,6 @@ class CheckpointService:
     async def prune_checkpoints(self, _: Call, data: bytes) -> pb.PruneCheckpointsResponse:
         """Remove what the retention lets go, or say what it would be."""
         asked = parse(pb.PruneCheckpointsPayload, data)
-        rules = Rules(reason="REQUEST_INVALID")
-        rules.text("run_id", asked.run_id, MAX_ID_BYTES)
-        rules.text("reason", asked.reason, MAX_REASON_BYTES)
-        rules.number("keep", asked.keep, 0, MAX_KEEP)
-        rules.check()
         if self._store is None:
             return pb.PruneCheckpointsResponse()
         keep_requested = asked.keep_requested if asked.HasField("keep_requested") else None

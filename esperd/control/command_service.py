@@ -17,14 +17,13 @@ from esperd.control.call import Call, Receive, Route, Send, Shape
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message, refusal_of, watch_bytes
-from esperd.control.entrance import parse
-from esperd.control.errors import InvalidRequest, Violation, command_error
+from esperd.control.errors import command_error
 from esperd.control.gate import Gate
 from esperd.control.pacing import COMMAND_UNITS, Pacer
 from esperd.control.pages import page_size
-from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
 from esperd.control.shown import wire
 from esperd.control.streams import follow, resume_token
+from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import Verified
@@ -35,7 +34,6 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import CommandQuery, CommandRecord
 
 _SERVICE = "/esper.leyline.v1.CommandService/"
-MAX_WAIT_S = 300.0
 CANCEL_WAIT_S = 30.0
 MAX_BATCHES_IN_FLIGHT = 16
 BOOKMARK_S = 5.0
@@ -106,7 +104,7 @@ class CommandService:
 
     async def submit_commands(self, call: Call, data: bytes) -> command_service_pb2.SubmitCommandsResponse:
         """Accept several commands, or none."""
-        submissions = _read_batch(data)
+        submissions = read_batch(data)
         await self._pacer.admit(COMMAND_UNITS * len(submissions), in_bunch=False)
         answers = await self._desk.submit(_origin(call.method, call.signer), submissions, atomic=True)
         records = [answer.record for answer in answers if answer.record is not None]
@@ -118,10 +116,6 @@ class CommandService:
     async def cancel_command(self, call: Call, data: bytes) -> command_service_pb2.CancelCommandResponse:
         """Take a command back, and answer with what became of it."""
         asked = parse(command_service_pb2.CancelCommandPayload, data)
-        rules = Rules()
-        rules.text("command_id", asked.command_id, MAX_ID_BYTES, required=True)
-        rules.text("reason", asked.reason, MAX_REASON_BYTES)
-        rules.check()
         record = await self._command(asked.command_id)
         if not record.state.is_final and self._board.is_open(asked.command_id):
             self._port.cancel(asked.command_id)
@@ -135,9 +129,6 @@ class CommandService:
         self, _: Call, request: command_service_pb2.GetCommandRequest
     ) -> command_service_pb2.GetCommandResponse:
         """One command, after its outcome if the caller waits for it."""
-        if request.wait_ms > MAX_WAIT_S * 1e3:
-            rule = f"must be at most {MAX_WAIT_S * 1e3:g}"
-            raise InvalidRequest([Violation("wait_ms", rule)], "REQUEST_INVALID")
         record = await self._command(request.command_id)
         if request.wait_ms and self._board.is_open(request.command_id):
             record = await self._wait_settled(record, request.wait_ms / 1e3)
@@ -149,11 +140,7 @@ class CommandService:
         self, _: Call, request: command_service_pb2.ListCommandsRequest
     ) -> command_service_pb2.ListCommandsResponse:
         """A page of commands, newest first."""
-        rules = Rules(reason="REQUEST_INVALID")
-        state = rules.choice("state", request.state, CommandState)
-        seed_id = rules.seed_id("seed_id", request.seed_id) if request.seed_id else 0
-        rules.check()
-        query = CommandQuery(state=state, seed_id=seed_id)
+        query = CommandQuery(state=CommandState(request.state), seed_id=int(request.seed_id or 0))
         page = await self._journal.list_commands(query, page_size(request.page_size), request.page_token)
         commands = [command_message(record) for record in page.rows]
         return command_service_pb2.ListCommandsResponse(commands=commands, next_page_token=page.next_page_token)
@@ -217,7 +204,7 @@ class CommandService:
         except EsperdError as refusal:
             return _Batch(number, (), _failed(refusal))
         try:
-            submissions = _read_batch(verified.payload)
+            submissions = read_batch(verified.payload)
             await self._pacer.admit(COMMAND_UNITS * len(submissions), in_bunch=False)
         except EsperdError as refusal:
             self._gate.note(self._policy, verified, call, refusal)
@@ -249,14 +236,6 @@ class CommandService:
         if record is None:
             raise EsperdError("COMMAND_UNKNOWN", command_id=command_id)
         return record
-
-
-def _read_batch(data: bytes) -> list[Submission]:
-    parse(command_service_pb2.CommandBatch, data)
-    submissions = read_batch(data)
-    if not submissions:
-        raise InvalidRequest([Violation("commands", "is required")])
-    return submissions
 
 
 def _origin(method: str, verified: Verified) -> Origin:

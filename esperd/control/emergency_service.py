@@ -16,15 +16,13 @@ from esper.leyline.v1 import emergency_service_pb2, state_pb2
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.control import shown
-from esperd.control.asked import DEFAULT_ACKNOWLEDGE_MS, check_named_request, read_emergency
+from esperd.control.asked import DEFAULT_ACKNOWLEDGE_MS, read_emergency
 from esperd.control.call import Call, Route, Shape
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
-from esperd.control.entrance import parse
-from esperd.control.errors import InvalidRequest, Violation
 from esperd.control.recorded_commands import emergency_id_of
 from esperd.control.recorder import Recorder
-from esperd.control.rules import MAX_ID_BYTES
+from esperd.control.validation import parse
 from esperd.leyline.commands import EmergencyCommand, Outcome
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.verify import Verified
@@ -106,9 +104,6 @@ class EmergencyService:
     async def clear_emergency(self, call: Call, data: bytes) -> emergency_service_pb2.ClearEmergencyResponse:
         """Clear one emergency, and answer with what still stands."""
         asked = parse(emergency_service_pb2.ClearEmergencyPayload, data)
-        check_named_request(asked.request_id, asked.reason, reason_required=True)
-        if not asked.emergency_id or len(asked.emergency_id) > MAX_ID_BYTES:
-            raise InvalidRequest([Violation("emergency_id", "is required")])
         level = EmergencyLevel.UNSPECIFIED
         handed = await self._hand_over(call, asked.request_id, asked.reason, data, level, asked.emergency_id)
         outcome = await self._acknowledged(handed, DEFAULT_ACKNOWLEDGE_MS / 1e3)

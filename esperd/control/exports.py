@@ -6,19 +6,18 @@ Event loop only. The work is done by a process (`export_process`); the checkpoin
 import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from esper.leyline.v1 import checkpoint_service_pb2 as pb
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.control.call import Call, Route, Shape
-from esperd.control.entrance import parse
+from esperd.control.errors import InvalidRequest, Violation
 from esperd.control.export_process import ExportProcess
-from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
+from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.oona.checkpoints.store import CheckpointStore
 
-MAX_PATH_BYTES = 4096
 _METHOD = "/esper.leyline.v1.CheckpointService/ExportCheckpoint"
 _FORMATS: Mapping[int, str] = {
     pb.EXPORT_FORMAT_SAFETENSORS: "safetensors",
@@ -49,7 +48,6 @@ class ExportDesk:
     async def export_checkpoint(self, _: Call, data: bytes) -> pb.ExportCheckpointResponse:
         """Have a checkpoint exported and say what was written."""
         asked = parse(pb.ExportCheckpointPayload, data)
-        _check(asked)
         run_id = asked.run_id or self._port.snapshot().run.run_id
         if self._store is None:
             raise EsperdError("CHECKPOINT_UNKNOWN", checkpoint_id=asked.checkpoint_id)
@@ -69,23 +67,11 @@ class ExportDesk:
         if asked.directory:
             allowed, asked_for = self._run_directory.resolve(), Path(asked.directory).resolve()
             is_apart = not asked_for.is_relative_to(store.directory.resolve())
-            rules = Rules(reason="REQUEST_INVALID")
             is_below = asked_for != allowed and asked_for.is_relative_to(allowed)
-            rules.need(is_below and is_apart, "directory", f"must be below {allowed}, and not among the checkpoints")
-            rules.check()
+            if not (is_below and is_apart):
+                rule = f"must be below {allowed}, and not among the checkpoints"
+                raise InvalidRequest([Violation("directory", rule)], "REQUEST_INVALID")
         store.get(asked.checkpoint_id, run_id)
-
-
-def _check(asked: pb.ExportCheckpointPayload) -> None:
-    rules = Rules(reason="REQUEST_INVALID")
-    rules.text("checkpoint_id", asked.checkpoint_id, MAX_ID_BYTES, required=True)
-    rules.text("run_id", asked.run_id, MAX_ID_BYTES)
-    rules.text("directory", asked.directory, MAX_PATH_BYTES)
-    rules.text("reason", asked.reason, MAX_REASON_BYTES)
-    rules.need(asked.format in _FORMATS, "format", "is required, as one that this daemon knows")
-    is_path = PurePosixPath(asked.directory).is_absolute() and "\0" not in asked.directory
-    rules.need(not asked.directory or is_path, "directory", "must be an absolute path")
-    rules.check()
 
 
 def _options(asked: pb.ExportCheckpointPayload, run_id: str) -> list[str]:

@@ -10,9 +10,9 @@ from esper.leyline.v1 import admin_service_pb2
 
 from esperd.control.call import Call, Route, Shape
 from esperd.control.connections import Connections, OpenStream
-from esperd.control.entrance import parse
 from esperd.control.key_port import KeyPort
 from esperd.control.shown import key_info, timestamp
+from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.keyring import Key, KeyState
 

@@ -12,12 +12,11 @@ from esper.leyline.v1 import field_report_pb2, policy_service_pb2
 
 from esperd.control.asked import read_report
 from esperd.control.call import Call, Receive, Route, Send, Shape
-from esperd.control.entrance import parse
 from esperd.control.errors import InvalidRequest
 from esperd.control.gate import Gate
 from esperd.control.pages import page_size
 from esperd.control.policy_sessions import PolicySession, PolicySessions
-from esperd.control.rules import MAX_ID_BYTES, Rules
+from esperd.control.validation import decode, parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import Verified
@@ -27,7 +26,6 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import FieldReportRecord, HistoryQuery, RowKind
 
 _SERVICE = "/esper.leyline.v1.PolicyService/"
-_MAX_PACKET_INTERVAL_STEPS = 1_000_000_000
 
 
 class PolicyService:
@@ -115,15 +113,9 @@ class PolicyService:
 
     def _open(self, verified: Verified) -> PolicySession:
         opening = parse(policy_service_pb2.SessionOpening, verified.payload)
-        rules = Rules()
-        mode = rules.choice("mode", opening.mode, LeaseMode, required=True)
-        rules.text("policy_name", opening.policy_name, MAX_ID_BYTES, required=True)
-        rules.text("policy_version", opening.policy_version, MAX_ID_BYTES)
-        rules.number("packet_every_steps", opening.packet_every_steps, 0, _MAX_PACKET_INTERVAL_STEPS)
-        rules.check()
         return self._sessions.open(
             number=next(self._numbers),
-            mode=mode,
+            mode=LeaseMode(opening.mode),
             principal=verified.principal,
             key_id=verified.key_id,
             policy=f"{opening.policy_name} {opening.policy_version}".strip(),
@@ -143,7 +135,8 @@ class PolicyService:
     async def _read(self, call: Call, session: PolicySession, receive: Receive) -> None:
         while (message := await receive()) is not None:
             verified = self._gate.verify(self._policy, message.envelope, call)
-            decision = parse(policy_service_pb2.PolicyDecision, verified.payload)
+            # Its rules are looked at where a broken one is answered by a receipt: it does not end the session.
+            decision = decode(policy_service_pb2.PolicyDecision, verified.payload)
             refusal = await self._decide(session, verified, decision)
             self._gate.note(self._policy, verified, call, refusal)
 

@@ -10,15 +10,14 @@ import structlog
 from esper.leyline.v1 import command_pb2, policy_service_pb2
 
 from esperd.control import shown
-from esperd.control.batches import read_batch
+from esperd.control.batches import read_decision
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message
-from esperd.control.errors import InvalidRequest, Violation, command_error
+from esperd.control.errors import command_error
 from esperd.control.lease import LeaseTable, Presence
 from esperd.control.outbox import Outbox
 from esperd.control.recorder import Recorder
-from esperd.control.rules import MAX_REASON_BYTES
 from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import NoticeEvent, SiteView, Snapshot, StatePacket
@@ -26,7 +25,6 @@ from esperd.leyline.vocabulary import CommandState, LeaseMode
 from esperd.oona.records import CommandRecord
 
 METHOD = "/esper.leyline.v1.PolicyService/DecisionStream"
-_COMMANDS_FIELD = policy_service_pb2.PolicyDecision.COMMANDS_FIELD_NUMBER
 _PACED_REASON = "interval"
 """The reason of packets that a session may want less often; every other packet goes to every session."""
 _FULL_REASONS = ("epoch_end", "run_finished")
@@ -159,12 +157,10 @@ class PolicySessions:
         """Carry out a decision; in advise mode only record it.
 
         Raises:
-            InvalidRequest: a command is not well formed; nothing was done.
+            InvalidRequest: the decision or a command of it breaks a rule; nothing was done.
             EsperdError: DECISION_STALE or LEASE_LOST; nothing was done.
         """
-        submissions = read_batch(payload, _COMMANDS_FIELD, decision_id)
-        if len(rationale.encode()) > MAX_REASON_BYTES:
-            raise InvalidRequest([Violation("rationale", f"has more than {MAX_REASON_BYTES} bytes")])
+        submissions = read_decision(payload)
         presence = self._table.answer(session.session_id, decision_id, self._monotonic())
         self._tell_trainer(presence, session.packet_every_steps)
         self._record(session, decision_id, submissions, rationale)

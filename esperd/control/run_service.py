@@ -9,15 +9,14 @@ from esper.leyline.v1 import run_service_pb2, state_pb2
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.control import shown
-from esperd.control.asked import Asked, check_named_request
+from esperd.control.asked import Asked
 from esperd.control.call import Call, Route, Shape
 from esperd.control.command_desk import CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message
-from esperd.control.entrance import parse
 from esperd.control.histories import read_all
 from esperd.control.pages import page_size
-from esperd.control.rules import MAX_ID_BYTES, MAX_REASON_BYTES, Rules
 from esperd.control.supervisor import Supervisor
+from esperd.control.validation import parse
 from esperd.leyline.commands import StopCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import RunResumed
@@ -90,10 +89,6 @@ class RunService:
     async def start_run(self, _: Call, data: bytes) -> run_service_pb2.StartRunResponse:
         """Have the process begin another run once this call is answered."""
         asked = parse(run_service_pb2.StartRunPayload, data)
-        rules = Rules(reason="REQUEST_INVALID")
-        rules.text("after_run_id", asked.after_run_id, MAX_ID_BYTES, required=True)
-        rules.text("reason", asked.reason, MAX_REASON_BYTES)
-        rules.check()
         run = self._port.snapshot().run
         if asked.after_run_id != run.run_id:
             raise EsperdError("RUN_CHANGED", run_id=run.run_id, expected=asked.after_run_id)
@@ -104,7 +99,6 @@ class RunService:
     async def stop_run(self, call: Call, data: bytes) -> run_service_pb2.StopRunResponse:
         """End the current run at its next safe point."""
         asked = parse(run_service_pb2.StopRunPayload, data)
-        check_named_request(asked.request_id, asked.reason)
         submission = Submission(Asked(asked.request_id, StopCommand(), asked.reason), data, call.signer.payload_sha256)
         origin = Origin(call.signer.principal, call.signer.key_id, call.method)
         answer = await self._desk.submit_one(origin, submission)

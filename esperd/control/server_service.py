@@ -12,10 +12,10 @@ from esperd.control.access import method_accesses
 from esperd.control.batches import MAX_COMMANDS
 from esperd.control.call import Call, Route, Send, Shape
 from esperd.control.condition import Condition, ConditionBoard
-from esperd.control.entrance import parse
 from esperd.control.identity import ServerIdentity
 from esperd.control.key_port import KeyPort
 from esperd.control.shown import timestamp, wire
+from esperd.control.validation import parse
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import FRESHNESS_S, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 

@@ -11,7 +11,6 @@ from esperd.bridge.bridge import TrainerPort
 from esperd.control import shown
 from esperd.control.call import Call, Route, Send, Shape
 from esperd.control.histories import find_run, read_all
-from esperd.control.rules import Rules
 from esperd.control.state_board import StateBoard, draining_bytes
 from esperd.control.streams import follow, resume_token
 from esperd.leyline.errors import EsperdError
@@ -24,7 +23,6 @@ from esperd.oona.records import HistoryQuery, RowKind
 
 _SERVICE = "/esper.leyline.v1.StateService/"
 DEFAULT_BOOKMARK_S = 5
-MAX_BOOKMARK_S = 3600
 
 
 class StateService:
@@ -47,9 +45,7 @@ class StateService:
 
     async def get_seed(self, _: Call, request: state_service_pb2.GetSeedRequest) -> state_service_pb2.GetSeedResponse:
         """One seed and how it came to where it is; also one that is gone, from the journal."""
-        rules = Rules(reason="REQUEST_INVALID")
-        seed_id = rules.seed_id("seed_id", request.seed_id)
-        rules.check()
+        seed_id = int(request.seed_id)
         story = await self._story(seed_id)
         snapshot = self._port.snapshot()
         seed = _present(seed_id, snapshot) or _gone(seed_id, story, snapshot)
@@ -62,9 +58,7 @@ class StateService:
         self, _: Call, request: state_service_pb2.ListSeedsRequest
     ) -> state_service_pb2.ListSeedsResponse:
         """Every seed, or those in one stage; also those that are gone if asked."""
-        rules = Rules(reason="REQUEST_INVALID")
-        stage = rules.choice("stage", request.stage, Stage)
-        rules.check()
+        stage = Stage(request.stage)
         snapshot = self._port.snapshot()
         seeds = shown.seeds(snapshot.seeds, snapshot)
         if request.with_gone:
@@ -155,15 +149,6 @@ class StateService:
 
 
 def _wishes(request: state_service_pb2.WatchStateRequest) -> tuple[FeedPolicy, float]:
-    rules = Rules(reason="REQUEST_INVALID")
-    known = (
-        state_service_pb2.DELIVERY_POLICY_UNSPECIFIED,
-        state_service_pb2.DELIVERY_POLICY_EVERY,
-        state_service_pb2.DELIVERY_POLICY_LATEST,
-    )
-    rules.need(request.delivery in known, "delivery", "is not known to this daemon")
-    rules.number("bookmark_interval_s", request.bookmark_interval_s, 0, MAX_BOOKMARK_S)
-    rules.check()
     is_latest = request.delivery == state_service_pb2.DELIVERY_POLICY_LATEST
     return FeedPolicy.LATEST if is_latest else FeedPolicy.EVERY, request.bookmark_interval_s or DEFAULT_BOOKMARK_S
 

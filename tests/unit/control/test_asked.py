@@ -7,6 +7,7 @@ from esper.leyline.v1 import command_pb2
 
 from esperd.control.admissible import check_state
 from esperd.control.asked import Asked, read_command
+from esperd.control.batches import read_single
 from esperd.control.errors import InvalidRequest
 from esperd.leyline.commands import ApplyAt, CheckpointCommand, RollbackCommand, SeedCommand
 from esperd.leyline.errors import EsperdError
@@ -61,7 +62,7 @@ def test_a_good_command_is_read(message: command_pb2.AdaptationCommand, payload:
 def test_a_bad_command_names_its_field(message: command_pb2.AdaptationCommand, field: str) -> None:
     """Out of range is refused, never clamped; an unknown tier too."""
     with pytest.raises(InvalidRequest) as refused:
-        read_command(message)
+        read_single(message.SerializeToString(), b"")
     assert [violation.field for violation in refused.value.violations] == [field]
 
 

@@ -7,7 +7,7 @@ from esper.leyline.v1 import command_pb2, command_service_pb2, policy_service_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esperd.control.batches import MAX_COMMANDS, read_batch, slices
+from esperd.control.batches import MAX_COMMANDS, read_batch, read_decision, slices
 from esperd.control.errors import InvalidRequest
 
 
@@ -35,12 +35,12 @@ def test_commands_of_a_decision_are_named_after_it() -> None:
     """Their request ids may be left out; a decision id of another decision is refused."""
     command = pause("")
     decision = policy_service_pb2.PolicyDecision(decision_id="d", commands=[command, command], rationale="r" * 300)
-    found = read_batch(decision.SerializeToString(), 2, "d")
+    found = read_decision(decision.SerializeToString())
     assert [(one.asked.request_id, one.asked.decision_id) for one in found] == [("d/0", "d"), ("d/1", "d")]
     command.decision_id = "other"
     decision = policy_service_pb2.PolicyDecision(decision_id="d", commands=[command])
     with pytest.raises(InvalidRequest, match="decision_id"):
-        read_batch(decision.SerializeToString(), 2, "d")
+        read_decision(decision.SerializeToString())
 
 
 def test_unknown_fields_are_stepped_over_and_groups_refused() -> None:

@@ -11,7 +11,7 @@ from esper.leyline.v1.command_service_pb2 import CommandBatch
 from esper.leyline.v1.policy_service_pb2 import PolicyDecision
 
 from esperd.control.asked import Asked
-from esperd.control.batches import read_batch, read_single
+from esperd.control.batches import read_batch, read_decision, read_single
 from esperd.control.command_desk import Submission
 from esperd.control.command_messages import CLEAR_EMERGENCY, DAEMON, RAISE_EMERGENCY, STOP_RUN
 from esperd.control.recorded_commands import own_payload, to_command
@@ -131,8 +131,7 @@ async def test_commands_of_a_decision() -> None:
     """Their decision is known again, and that their request ids were left to it is no fault."""
     commands = [message("seed", request_id=""), message("cull")]
     data = PolicyDecision(decision_id="d-9", commands=commands).SerializeToString()
-    field = PolicyDecision.COMMANDS_FIELD_NUMBER
-    for submission in read_batch(data, field, "d-9"):
+    for submission in read_decision(data):
         command = await check(DECISION_STREAM, submission)
         assert command.decision_id == "d-9"
 

@@ -126,7 +126,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetLogLevel(self, request, context):
-        """Change the level of the daemon's log until the next start. The payload is a SetLogLevelPayload.
+        """Change the level of the daemon's log until the next start or reload. The payload is a SetLogLevelPayload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

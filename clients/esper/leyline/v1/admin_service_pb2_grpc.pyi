@@ -50,7 +50,7 @@ class AdminServiceStub:
     RevokeKeyPayload.
     """
     SetLogLevel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetLogLevelRequest, _admin_service_pb2.SetLogLevelResponse]
-    """Change the level of the daemon's log until the next start. The payload is a SetLogLevelPayload."""
+    """Change the level of the daemon's log until the next start or reload. The payload is a SetLogLevelPayload."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
     """Leave in good order, as on SIGTERM: streams end with resume tokens, a last checkpoint is written. The payload is an
     AdminPayload.
@@ -84,7 +84,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     RevokeKeyPayload.
     """
     SetLogLevel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetLogLevelRequest, _admin_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
-    """Change the level of the daemon's log until the next start. The payload is a SetLogLevelPayload."""
+    """Change the level of the daemon's log until the next start or reload. The payload is a SetLogLevelPayload."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
     """Leave in good order, as on SIGTERM: streams end with resume tokens, a last checkpoint is written. The payload is an
     AdminPayload.
@@ -151,7 +151,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.SetLogLevelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.SetLogLevelResponse, _abc.Awaitable[_admin_service_pb2.SetLogLevelResponse]]:
-        """Change the level of the daemon's log until the next start. The payload is a SetLogLevelPayload."""
+        """Change the level of the daemon's log until the next start or reload. The payload is a SetLogLevelPayload."""
 
     @_abc_1.abstractmethod
     def Drain(

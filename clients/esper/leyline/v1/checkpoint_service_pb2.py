@@ -30,7 +30,7 @@ from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_voca
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\x7f\n\x16ListCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x18\n\x06run_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\";\n\x11\x44\x61magedCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd2\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x34\n\x07\x64\x61maged\x18\x04 \x03(\x0b\x32#.esper.leyline.v1.DamagedCheckpoint\"T\n\x14GetCheckpointRequest\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"W\n\x17VerifyCheckpointRequest\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xb2\x01\n\x17PruneCheckpointsPayload\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x17\n\x04keep\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12&\n\x0ekeep_requested\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00\x88\x01\x01\x42\x11\n\x0f_keep_requested\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r\"M\n\x17\x45xportCheckpointRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xd4\x02\n\x17\x45xportCheckpointPayload\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12;\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.ExportFormatB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1a\n\x12without_live_seeds\x18\x04 \x01(\x08\x12\x87\x01\n\tdirectory\x18\x05 \x01(\tBt\xbaHqr\x03(\x80 \xba\x01i\n\rabsolute_path\x12\x18must be an absolute path\x1a>this == \'\' || (this.startsWith(\'/\') && !this.contains(\'\\x00\'))\x12\x18\n\x06reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"s\n\x18\x45xportCheckpointResponse\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0bhow_to_load\x18\x03 \x01(\t*l\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPORT_FORMAT_SAFETENSORS\x10\x01\x12\x1e\n\x1a\x45XPORT_FORMAT_TORCH_EXPORT\x10\x02\x32\xce\x04\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12u\n\x10\x45xportCheckpoint\x12).esper.leyline.v1.ExportCheckpointRequest\x1a*.esper.leyline.v1.ExportCheckpointResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)esper/leyline/v1/checkpoint_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.CheckpointKind\x12\x10\n\x08timeline\x18\x04 \x01(\r\x12\x13\n\x0bglobal_step\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x0f\n\x07is_good\x18\x07 \x01(\x08\x12\x11\n\tnum_bytes\x18\x08 \x01(\x04\x12\x16\n\x0enum_parameters\x18\t \x01(\x04\x12.\n\nwrite_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x10\n\x08pause_ms\x18\r \x01(\x02\x12\x10\n\x08sequence\x18\x0e \x01(\x04\x12\x10\n\x08revision\x18\x0f \x01(\x04\x12\x18\n\x10journal_revision\x18\x10 \x01(\x04\x12\x16\n\x0e\x65sperd_version\x18\x11 \x01(\t\x12\x15\n\rtorch_version\x18\x12 \x01(\t\"A\n\x0e\x43heckpointFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\x7f\n\x16ListCheckpointsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x04\x12\x18\n\x06run_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x10\n\x08\x61ll_runs\x18\x04 \x01(\x08\";\n\x11\x44\x61magedCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd2\x01\n\x17ListCheckpointsResponse\x12\x31\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\rmemory_points\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.RestorePoint\x12\x34\n\x07\x64\x61maged\x18\x04 \x03(\x0b\x32#.esper.leyline.v1.DamagedCheckpoint\"Q\n\x14GetCheckpointRequest\x12\x1f\n\rcheckpoint_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"\xa2\x01\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x11\n\tdirectory\x18\x04 \x01(\t\"T\n\x17VerifyCheckpointRequest\x12\x1f\n\rcheckpoint_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\"?\n\x18VerifyCheckpointResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"M\n\x17PruneCheckpointsRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xb2\x01\n\x17PruneCheckpointsPayload\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x17\n\x04keep\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12&\n\x0ekeep_requested\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=H\x00\x88\x01\x01\x42\x11\n\x0f_keep_requested\"[\n\x18PruneCheckpointsResponse\x12-\n\x07removed\x18\x01 \x03(\x0b\x32\x1c.esper.leyline.v1.Checkpoint\x12\x10\n\x08num_kept\x18\x02 \x01(\r\"M\n\x17\x45xportCheckpointRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\xd4\x02\n\x17\x45xportCheckpointPayload\x12\"\n\rcheckpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x18\n\x06run_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12;\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1e.esper.leyline.v1.ExportFormatB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1a\n\x12without_live_seeds\x18\x04 \x01(\x08\x12\x87\x01\n\tdirectory\x18\x05 \x01(\tBt\xbaHqr\x03(\x80 \xba\x01i\n\rabsolute_path\x12\x18must be an absolute path\x1a>this == \'\' || (this.startsWith(\'/\') && !this.contains(\'\\x00\'))\x12\x18\n\x06reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"s\n\x18\x45xportCheckpointResponse\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12/\n\x05\x66iles\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CheckpointFile\x12\x13\n\x0bhow_to_load\x18\x03 \x01(\t*l\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45XPORT_FORMAT_SAFETENSORS\x10\x01\x12\x1e\n\x1a\x45XPORT_FORMAT_TORCH_EXPORT\x10\x02\x32\xce\x04\n\x11\x43heckpointService\x12n\n\x0fListCheckpoints\x12(.esper.leyline.v1.ListCheckpointsRequest\x1a).esper.leyline.v1.ListCheckpointsResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12h\n\rGetCheckpoint\x12&.esper.leyline.v1.GetCheckpointRequest\x1a\'.esper.leyline.v1.GetCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12q\n\x10VerifyCheckpoint\x12).esper.leyline.v1.VerifyCheckpointRequest\x1a*.esper.leyline.v1.VerifyCheckpointResponse\"\x06\xaa\xbc\x18\x02\x08\x01\x12u\n\x10PruneCheckpoints\x12).esper.leyline.v1.PruneCheckpointsRequest\x1a*.esper.leyline.v1.PruneCheckpointsResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x12u\n\x10\x45xportCheckpoint\x12).esper.leyline.v1.ExportCheckpointRequest\x1a*.esper.leyline.v1.ExportCheckpointResponse\"\n\xaa\xbc\x18\x06\x08\x05\x10\x01\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,11 +44,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
-  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
-  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\010r\003(\200\001\310\001\001'
+  _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_VERIFYCHECKPOINTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\005r\003(\200\001'
   _globals['_PRUNECHECKPOINTSPAYLOAD'].fields_by_name['run_id']._loaded_options = None
@@ -79,8 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTSERVICE'].methods_by_name['PruneCheckpoints']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ExportCheckpoint']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ExportCheckpoint']._serialized_options = b'\252\274\030\006\010\005\020\001\030\001'
-  _globals['_EXPORTFORMAT']._serialized_start=2441
-  _globals['_EXPORTFORMAT']._serialized_end=2549
+  _globals['_EXPORTFORMAT']._serialized_start=2435
+  _globals['_EXPORTFORMAT']._serialized_end=2543
   _globals['_CHECKPOINT']._serialized_start=256
   _globals['_CHECKPOINT']._serialized_end=672
   _globals['_CHECKPOINTFILE']._serialized_start=674
@@ -92,25 +92,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=932
   _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1142
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=1144
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1228
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1231
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1393
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1395
-  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1482
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1484
-  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1547
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1549
-  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1626
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1629
-  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1807
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1809
-  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1900
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1902
-  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1979
-  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_start=1982
-  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_end=2322
-  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_start=2324
-  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_end=2439
-  _globals['_CHECKPOINTSERVICE']._serialized_start=2552
-  _globals['_CHECKPOINTSERVICE']._serialized_end=3142
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1225
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1228
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1390
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_start=1392
+  _globals['_VERIFYCHECKPOINTREQUEST']._serialized_end=1476
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_start=1478
+  _globals['_VERIFYCHECKPOINTRESPONSE']._serialized_end=1541
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_start=1543
+  _globals['_PRUNECHECKPOINTSREQUEST']._serialized_end=1620
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_start=1623
+  _globals['_PRUNECHECKPOINTSPAYLOAD']._serialized_end=1801
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_start=1803
+  _globals['_PRUNECHECKPOINTSRESPONSE']._serialized_end=1894
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_start=1896
+  _globals['_EXPORTCHECKPOINTREQUEST']._serialized_end=1973
+  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_start=1976
+  _globals['_EXPORTCHECKPOINTPAYLOAD']._serialized_end=2316
+  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_start=2318
+  _globals['_EXPORTCHECKPOINTRESPONSE']._serialized_end=2433
+  _globals['_CHECKPOINTSERVICE']._serialized_start=2546
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3136
 # @@protoc_insertion_point(module_scope)
