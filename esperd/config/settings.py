@@ -208,6 +208,8 @@ class ControlSettings:
     """Calls of one principal that need the permission `operate` or `admin`."""
     socket_group: str = ""
     """The group that may connect to the Unix sockets; empty leaves the daemon's own."""
+    allow_core_dumps: bool = False
+    """True lets core files and debuggers of the same user see the daemon's memory, with the secrets in it."""
     drain_s: float = 10.0
     """Time for streams and calls to end at shutdown."""
 

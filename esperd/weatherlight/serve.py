@@ -17,6 +17,7 @@ from pathlib import Path
 import uvloop
 
 from esperd.config.origin import Configuration
+from esperd.weatherlight.core_dumps import forbid_core_dumps
 from esperd.weatherlight.daemon import Daemon
 from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.run_directory import RunDirectory
@@ -39,6 +40,8 @@ def serve(configuration: Configuration, *, new_run: bool = False, export_command
     settings = configuration.settings
     log = configure_log(settings.log)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not settings.control.allow_core_dumps:
+        forbid_core_dumps()
     directory = RunDirectory(Path(settings.run.directory))
     try:
         first = Daemon(configuration, directory, log, new_run=new_run, export_command=export_command)

@@ -26,7 +26,7 @@ ALLOWED_THREADS = 4
 
 async def test_clients_that_come_and_go_leave_nothing_in_the_daemon(start_daemon: StartDaemon) -> None:
     """Reads, signed commands, watches and policy sessions, half of them cut short: files and threads return."""
-    daemon = start_daemon()
+    daemon = start_daemon("control.allow_core_dumps=true")  # else only root may count its files
     process = psutil.Process(daemon.process.pid)
     async with daemon.client() as client:
         await until_phase(client, TRAINER_PHASE_TRAINING)
