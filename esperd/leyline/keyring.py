@@ -24,6 +24,10 @@ MAX_SECRET_BYTES = 64
 
 MAX_NAME_CHARS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_HEXADECIMAL = re.compile(rf"[0-9A-Fa-f]{{{MIN_SECRET_BYTES},}}")
+"""What may be a secret, or half of one, that stands where none belongs: an error does not repeat it."""
+_END_OF_TIME_UNIX_S = 253_402_300_800
+"""The year 10000, in which times are no longer written in four digits."""
 _FIELDS = {"id", "principal", "permissions", "secret", "not_before", "not_after", "state"}
 _PERMISSIONS = {item.name.lower(): item for item in Permission if item is not Permission.UNSPECIFIED}
 
@@ -97,7 +101,7 @@ class KeyRing:
         try:
             return cls(_read_keys(text))
         except _Invalid as invalid:
-            raise EsperdError("KEYRING_INVALID", path=path, detail=invalid) from None
+            raise EsperdError("KEYRING_INVALID", path=path, detail=_HEXADECIMAL.sub("(hidden)", str(invalid))) from None
 
     def find(self, key_id: str) -> Key | None:
         """The key of this id, whatever its state."""
@@ -121,7 +125,8 @@ class _Invalid(Exception):
 def _read_keys(text: str) -> list[Key]:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # ValueError besides TOMLDecodeError: a number with more digits than Python converts.
         raise _Invalid(f"it is not TOML: {error}") from None
     unknown = sorted(set(content) - {"keys"})
     if unknown:
@@ -173,7 +178,7 @@ def _permissions(table: Mapping[str, Any], where: str) -> frozenset[Permission]:
     if not isinstance(names, list) or not names:
         raise _Invalid(f"{where}, field permissions: a list of {', '.join(_PERMISSIONS)} is needed")
     for name in names:
-        if name not in _PERMISSIONS:
+        if not isinstance(name, str) or name not in _PERMISSIONS:
             raise _Invalid(f"{where}, field permissions: {name!r} is none of {', '.join(_PERMISSIONS)}")
     return frozenset(_PERMISSIONS[name] for name in names)
 
@@ -201,7 +206,10 @@ def _time(table: Mapping[str, Any], field: str, where: str) -> float | None:
         return None
     if not isinstance(value, datetime.datetime) or value.tzinfo is None:
         raise _Invalid(f"{where}, field {field}: a time with its zone is needed, like 2026-11-20T00:00:00Z")
-    return value.timestamp()
+    unix_s = value.timestamp()
+    if not 0 <= unix_s < _END_OF_TIME_UNIX_S:
+        raise _Invalid(f"{where}, field {field}: a time from 1970 to 9999 is needed")
+    return unix_s
 
 
 def _declared(table: Mapping[str, Any], where: str) -> KeyState:

@@ -40,7 +40,7 @@ def read_revocations(path: Path) -> tuple[Revocation, ...]:
         return ()
     try:
         content = tomllib.loads(read_private_text(path))
-    except (PrivateFileRefused, tomllib.TOMLDecodeError) as error:
+    except (PrivateFileRefused, ValueError, RecursionError) as error:
         raise EsperdError("KEYRING_INVALID", path=path, detail=error) from error
     rows = content.get("revoked")
     if not isinstance(rows, list) or set(content) != {"revoked"}:

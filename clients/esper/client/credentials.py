@@ -33,7 +33,8 @@ class Credentials:
         text = _read_private(Path(path))
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # ValueError besides TOMLDecodeError: a number with more digits than Python converts.
             raise _invalid(path, f"it is not TOML: {error}") from None
         unknown = sorted(set(content) - _FIELDS)
         if unknown:

@@ -1,0 +1,1 @@
+"""Fuzzing: bytes from nobody in particular, thrown at everything that reads bytes from outside."""
