@@ -63,11 +63,12 @@ from esperd.weatherlight.key_keeper import KeyKeeper
 from tests.supervision import RecordingSupervisor
 
 COST = Cost(100, 1000, 2000, 400)
-SECRETS = {name: secrets.token_bytes(32) for name in ("operator", "policy", "rival", "reader", "old")}
+SECRETS = {name: secrets.token_bytes(32) for name in ("admin", "operator", "policy", "rival", "reader", "old")}
 RING = "".join(
     f'[[keys]]\nid = "{name}-1"\nprincipal = "{name}"\npermissions = {permissions}\nsecret = "{SECRETS[name].hex()}"\n'
     f'state = "{state}"\n'
     for name, permissions, state in (
+        ("admin", '["observe", "operate", "admin"]', "active"),
         ("operator", '["observe", "command", "emergency", "operate"]', "active"),
         ("policy", '["observe", "command"]', "active"),
         ("rival", '["observe", "command"]', "active"),
@@ -222,6 +223,7 @@ class Theatre:
     address: str
     channel: grpc.aio.Channel
     directory: Path
+    supervisor: RecordingSupervisor
     skew_s: float = 0.0
     """Added to the clock of the requests that are signed here."""
 
@@ -308,13 +310,14 @@ async def open_stage(
         log=structlog.get_logger(),
     )
     keys.open()
+    supervisor = RecordingSupervisor()
     server = ControlServer(
         port=bridge,
         journal=journal,
         verifier=verifier,
         settings=settings,
         identity=identity,
-        supervisor=RecordingSupervisor(),
+        supervisor=supervisor,
         keys=keys,
         clock=time.time,
         monotonic=monotonic,
@@ -326,7 +329,9 @@ async def open_stage(
     trainer.start()
     try:
         async with grpc.aio.insecure_channel(bound[0]) as channel:
-            yield Theatre(server, trainer, bridge, journal, verifier, identity, bound[0], channel, directory)
+            yield Theatre(
+                server, trainer, bridge, journal, verifier, identity, bound[0], channel, directory, supervisor
+            )
     finally:
         trainer.is_stuck.clear()
         await asyncio.to_thread(trainer.stop)
