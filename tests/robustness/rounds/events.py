@@ -74,7 +74,7 @@ class Message:
     token: str
     """In hex: the feed's epoch, then the revision."""
     content: tuple[str, ...] = ()
-    """Of the commands' feed `command_id:state` of each; of the state's feed the digest of the state it leads to."""
+    """Of the commands' feed `command_id:state` of each; of the state's feed `part:digest` of the state it leads to."""
     global_step: int = 0
     timeline: int = 0
 

@@ -28,6 +28,7 @@ class _Pair:
         self.sent = bytearray()
         self.was_cut_short = False
         """Whether what is kept of its bytes is not all of them."""
+        self._ended: list[asyncio.StreamWriter] = []
 
     def note(self, data: bytes) -> None:
         if len(self.sent) + len(data) > _KEPT_BYTES:
@@ -38,6 +39,16 @@ class _Pair:
     def cut(self) -> None:
         for writer in (self.client, self.daemon):
             writer.transport.abort()
+
+    def takes(self, writer: asyncio.StreamWriter) -> bool:
+        return writer not in self._ended and not writer.transport.is_closing()
+
+    def end(self, writer: asyncio.StreamWriter) -> None:
+        """Say on one side that there is no more to send; the other way stays open."""
+        if self.takes(writer):
+            self._ended.append(writer)
+            with contextlib.suppress(OSError):
+                writer.write_eof()
 
 
 class FaultProxy:
@@ -76,7 +87,7 @@ class FaultProxy:
 
     def half_close(self, towards_daemon: bool) -> None:
         """Say on every connection that one side has no more to send, and go on passing what the other side sends."""
-        self._soon(lambda: self._each(lambda pair: _end_of(pair.daemon if towards_daemon else pair.client)))
+        self._soon(lambda: self._each(lambda pair: pair.end(pair.daemon if towards_daemon else pair.client)))
 
     def play_again(self) -> None:
         """Send the daemon once more, over new connections, what clients have sent it over earlier ones."""
@@ -90,11 +101,11 @@ class FaultProxy:
 
     async def _start(self) -> None:
         if self._listen.startswith("unix:"):
-            self._server: asyncio.Server = await asyncio.start_unix_server(self._serve, self._listen[5:])
+            self._server: asyncio.Server = await asyncio.start_unix_server(self._accept, self._listen[5:])
             self.address = self._listen
         else:
             host, _, port = self._listen.rpartition(":")
-            self._server = await asyncio.start_server(self._serve, host, int(port))
+            self._server = await asyncio.start_server(self._accept, host, int(port))
             self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def _stop(self) -> None:
@@ -106,11 +117,15 @@ class FaultProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # what the cuts have called runs before the loop ends
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # asyncio serves each connection in a task
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._keep(self._serve(reader, writer))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             daemon_reader, daemon = await self._connect()
         except OSError:
@@ -120,7 +135,7 @@ class FaultProxy:
         self._pairs.append(pair)
         try:
             await asyncio.gather(
-                self._pass(reader, daemon, pair.note), self._pass(daemon_reader, writer, lambda _: None)
+                self._pass(pair, reader, daemon, pair.note), self._pass(pair, daemon_reader, writer, lambda _: None)
             )
         finally:
             self._pairs.remove(pair)
@@ -135,18 +150,22 @@ class FaultProxy:
         return await asyncio.open_connection(host, int(port))
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], None]
+        self,
+        pair: _Pair,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        note: Callable[[bytes], None],
     ) -> None:
         """Bytes of one direction, until its end, which is passed on too."""
         with contextlib.suppress(OSError):
             while data := await reader.read(self._chunk_bytes()):
                 note(data)
                 await asyncio.sleep(self._late_s(len(data)))
-                if writer.transport.is_closing():
+                if not pair.takes(writer):
                     return
                 writer.write(data)
                 await writer.drain()
-            _end_of(writer)
+            pair.end(writer)
 
     def _each(self, work: Callable[[_Pair], None]) -> None:
         for pair in list(self._pairs):
@@ -161,9 +180,7 @@ class FaultProxy:
     def _play_again(self) -> None:
         past = [*self._past, *(bytes(pair.sent) for pair in self._pairs if not pair.was_cut_short)]
         for sent in past:
-            task = self._loop.create_task(self._replay(sent))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(self._replay(sent))
 
     async def _replay(self, sent: bytes) -> None:
         with contextlib.suppress(OSError, TimeoutError):
@@ -183,9 +200,3 @@ class FaultProxy:
 
     def _soon(self, work: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(work)
-
-
-def _end_of(writer: asyncio.StreamWriter) -> None:
-    if not writer.transport.is_closing():
-        with contextlib.suppress(OSError):
-            writer.write_eof()

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from esper.leyline.v1.emergency_service_pb2 import ClearEmergencyPayload, EmergencySignal
 
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel
+from esperd.weatherlight.picking import REVISION_BLOCK
 from tests.robustness.history import Answer, CommandRow, History, OutcomeRow, Sighting, Told
 from tests.robustness.rounds.events import (
     Accepted,
@@ -33,6 +34,8 @@ from tests.robustness.validators import VALIDATORS, Violations
 _APPLIED = int(CommandState.APPLIED)
 _RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
 _CLEAR = "/esper.leyline.v1.EmergencyService/ClearEmergency"
+_DAEMON = "daemon"
+"""Method of what the daemon itself tells the trainer, which has the emergencies' lane too."""
 _STANDING_KINDS = ("pause", "emergency")
 
 
@@ -54,7 +57,7 @@ class Stream:
         if first.kind == "snapshot":
             return first.revision
         is_resumed = self.opened.token[:-16] == first.epoch
-        return int(self.opened.token[-16:], 16) if is_resumed else first.revision
+        return int(self.opened.token[-16:], 16) if is_resumed else first.revision - (first.kind == "change")
 
     @property
     def name(self) -> str:
@@ -110,8 +113,9 @@ def ordered(judged: Round) -> Violations:
             is_twice = later.kind == "change" and later.revision == earlier.revision
             if is_back or is_twice:
                 wrong.append(f"{stream.name}: {later} after {earlier}")
-        if stream.start is not None and stream.messages[0].revision < stream.start:
-            wrong.append(f"{stream.name}: resumed after {stream.start}, begins with {stream.messages[0]}")
+        first = next(iter(stream.messages), None)
+        if first is not None and first.revision < (stream.start or 0) + (first.kind == "change"):
+            wrong.append(f"{stream.name}: resumed after {stream.start}, begins with {first}")
     return tuple(wrong)
 
 
@@ -167,7 +171,8 @@ def atomic(judged: Round) -> Violations:
             place = (stream.opened.feed, message.epoch, message.revision)
             held = states.setdefault(place, message.content)
             if held != message.content:
-                wrong.append(f"{stream.name}: {message} is not what others have: {held}")
+                differing = sorted(set(message.content) ^ set(held))
+                wrong.append(f"{stream.name}: {message.kind} {message.revision} is not what others have: {differing}")
     known = {row.request_id for row in judged.history.commands}
     for event in of_kind(Accepted, judged.events):
         found = [name for name in event.request_ids if name in known]
@@ -338,13 +343,18 @@ def _overtaken_by_later(
 
 
 def _overtaken_at_its_step(name: str, outcome: OutcomeRow, history: History) -> Iterator[str]:
-    """At a running trainer's safe point nothing that waits there goes before an emergency."""
-    kinds = {row.command_id: row.kind for row in history.commands}
-    here = [row for row in history.outcomes if 0 < row.sequence < outcome.sequence
-            and (row.timeline, row.global_step) == (outcome.timeline, outcome.global_step)]  # fmt: skip
+    """At a running trainer's safe point nothing that clients have asked for goes before an emergency."""
+    kinds = {row.command_id: row.kind for row in history.commands if row.method != _DAEMON}
+    here = [row for row in history.outcomes if row.command_id in kinds and 0 < row.sequence < outcome.sequence
+            and _place(row) == _place(outcome)]  # fmt: skip
     # A run that stands there already has carried out commands at this step before the emergency came.
-    if here and not any(kinds.get(row.command_id) in _STANDING_KINDS for row in here):
+    if here and not any(kinds[row.command_id] in _STANDING_KINDS for row in here):
         yield f"{name}: {here[0].command_id} of the same safe point went before it"
+
+
+def _place(row: OutcomeRow) -> tuple[int, int, int]:
+    """Start of the daemon, timeline and step."""
+    return row.revision // REVISION_BLOCK, row.timeline, row.global_step
 
 
 def _moved_while_halted(row: CommandRow, outcome: OutcomeRow, history: History) -> Iterator[str]:

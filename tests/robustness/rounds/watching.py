@@ -1,15 +1,16 @@
 """Readers of a round: they follow the state or the commands, are cut, leave, and come back with the token they had.
 
-One event loop. A reader of the state puts it together from the snapshot and the changes, and notes its digest at every
-revision: two readers that are at one revision must hold the same state.
+One event loop. A reader of the state puts it together from the snapshot and the changes, and notes the digests of its
+parts at every revision: two readers that are at one revision must hold the same state.
 """
 
 import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 from esper.client.errors import LeylineError, Unreachable
@@ -143,14 +144,23 @@ def _replace(field: Any, rows: list[Any]) -> None:
     field.extend(copies)
 
 
-def _digest(held: StateSnapshot | None) -> tuple[str, ...]:
+_ORDERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"seeds": lambda row: int(row.seed_id), "sites": lambda row: row.site, "breakers": lambda row: row.name}
+)
+"""In which order the rows are compared of parts that changes leave in another one."""
+
+
+def _digests(held: StateSnapshot | None) -> tuple[str, ...]:
+    """`part:digest` of each part of the state, so that a report says which one differs."""
     if held is None:
         return ()
-    ordered = StateSnapshot.FromString(held.SerializeToString())
-    ordered.seeds.sort(key=lambda seed: int(seed.seed_id))
-    ordered.sites.sort(key=lambda site: site.site)
-    ordered.breakers.sort(key=lambda breaker: breaker.name)
-    return (hashlib.sha256(ordered.SerializeToString(deterministic=True)).hexdigest()[:16],)
+    found = []
+    for field in StateSnapshot.DESCRIPTOR.fields:
+        part = getattr(held, field.name)
+        rows = [part] if field.name == "run" else sorted(part, key=_ORDERS.get(field.name, lambda _: 0))
+        digest = hashlib.sha256(b"".join(row.SerializeToString(deterministic=True) for row in rows))
+        found.append(f"{field.name}:{digest.hexdigest()[:12]}")
+    return tuple(found)
 
 
 def _state_message(stream: str, response: WatchStateResponse, held: StateSnapshot | None) -> Message:
@@ -158,7 +168,7 @@ def _state_message(stream: str, response: WatchStateResponse, held: StateSnapsho
     run = held.run if held is not None else StateSnapshot().run
     token = response.resume_token.hex()
     kind = kinds[response.WhichOneof("content")]
-    return Message(stream, kind, token, _digest(held), run.global_step, run.timeline)
+    return Message(stream, kind, token, _digests(held), run.global_step, run.timeline)
 
 
 def _commands_message(stream: str, response: WatchCommandsResponse) -> Message:
