@@ -122,7 +122,10 @@ class ControlServer:
         self._build_recording(clock)
         self._build_desks(clock, monotonic)
         self._telemetry = TelemetryService(
-            port=port, frame_interval_s=settings.control.frame_interval_s, monotonic=monotonic
+            port=port,
+            pacer=self._pacer,
+            frame_interval_s=settings.control.frame_interval_s,
+            monotonic=monotonic,
         )
         self._checkpoints = CheckpointService(port=port, store=store, settings=settings.checkpoints)
         self._exports = ExportDesk(

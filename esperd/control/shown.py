@@ -11,6 +11,7 @@ from typing import Any
 from esper.leyline.v1 import admin_service_pb2, state_pb2, state_service_pb2, telemetry_service_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from esperd.control.telemetry_window import Series
 from esperd.leyline.keyring import Key
 from esperd.leyline.metrics import METRICS, Sample
 from esperd.leyline.views import (
@@ -301,6 +302,27 @@ def metric_series(samples: Sequence[Sample]) -> list[telemetry_service_pb2.Metri
         )
         for (name, slot), members in found.items()
     ]
+
+
+def telemetry_series(series: Series) -> telemetry_service_pb2.TelemetrySeries:
+    """What was looked up of one series."""
+    return telemetry_service_pb2.TelemetrySeries(
+        name=series.name,
+        slot=series.slot,
+        timeline=series.timeline,
+        buckets=[
+            telemetry_service_pb2.TelemetryBucket(
+                first_step=bucket.first_step,
+                last_step=bucket.last_step,
+                num_samples=bucket.num_samples,
+                minimum=bucket.minimum,
+                maximum=bucket.maximum,
+                mean=bucket.mean,
+                num_not_finite=bucket.num_not_finite,
+            )
+            for bucket in series.buckets
+        ],
+    )
 
 
 def telemetry_event(event: NoticeEvent) -> telemetry_service_pb2.TelemetryEvent:

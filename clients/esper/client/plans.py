@@ -278,6 +278,11 @@ def metrics() -> Plan[telemetry_pb.ListMetricsResponse]:
     return Plan(calls.LIST_METRICS, telemetry_pb.ListMetricsRequest())
 
 
+def query_telemetry(request: telemetry_pb.QueryTelemetryRequest) -> Plan[telemetry_pb.QueryTelemetryResponse]:
+    """Samples in buckets."""
+    return Plan(calls.QUERY_TELEMETRY, request)
+
+
 def submit_field_report(report: FieldReport, new_id: NewId) -> Plan[policy_pb.SubmitFieldReportResponse]:
     """Store a field report; without a report_id it gets one."""
     filled = _copy(report)

@@ -1,4 +1,4 @@
-"""Telemetry frames never mix timelines."""
+"""Telemetry frames never mix timelines; what nobody watched can be looked up afterwards."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ from esper.leyline.v1 import telemetry_service_pb2
 
 from esperd.bridge.bridge import Bridge
 from esperd.control.call import Call
+from esperd.control.pacing import CallMeter, Pacer
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.metrics import TIMELINE, Sample
 from tests.integration.control.stage import first_snapshot
@@ -23,7 +24,17 @@ class Watching:
     def __init__(self, capacity: int = 100) -> None:
         self.bridge = Bridge(first_snapshot=first_snapshot(), box_capacity=4, ring_capacity=capacity)
         self.now_s = 0.0
-        self.service = TelemetryService(port=self.bridge, frame_interval_s=0.1, monotonic=lambda: self.now_s)
+        pacer = Pacer(
+            share=0.1,
+            meter=CallMeter(lambda: self.now_s),
+            is_training=lambda: False,
+            monotonic=lambda: self.now_s,
+            sleep=asyncio.sleep,
+            max_waiting=1,
+        )
+        self.service = TelemetryService(
+            port=self.bridge, pacer=pacer, frame_interval_s=0.1, monotonic=lambda: self.now_s
+        )
 
     async def frames(self, *ticks: list[Sample]) -> list[tuple[int, list[int]]]:
         """(timeline, steps of the loss) of each frame that the ticks bring."""
@@ -63,3 +74,17 @@ async def test_after_a_loss_the_timeline_is_open() -> None:
         (1, [3]),
         (1, [5]),
     ]
+
+
+async def test_what_nobody_watched_can_be_looked_up() -> None:
+    """Samples are kept by timeline, also without any reader, and what was lost before is counted."""
+    watching = Watching(capacity=4)
+    for samples in ([*log_step(1, 1), *log_step(1, 3)], [*log_step(2, 2), *log_step(2, 4)], log_step(2, 6) * 3):
+        for sample in samples:
+            watching.bridge.emit(sample)
+        watching.service.tick()
+    request = telemetry_service_pb2.QueryTelemetryRequest(metrics=[LOSS])
+    answer = await watching.service.query_telemetry(Call("m", "p"), request)
+    told = [(one.timeline, [bucket.first_step for bucket in one.buckets]) for one in answer.series]
+    assert told == [(1, [1, 3]), (2, [2, 4, 6])]
+    assert (answer.oldest_step, answer.num_dropped) == (1, 2)

@@ -18,6 +18,25 @@ class Telemetry(Caller):
         """Every metric there is."""
         return self._carry_out(plans.metrics())
 
+    def query_telemetry(
+        self,
+        metrics: Sequence[str],
+        *,
+        slot: int | None = None,
+        first_step: int = 0,
+        last_step: int = 0,
+        max_buckets: int = 0,
+    ) -> telemetry_pb.QueryTelemetryResponse:
+        """The samples of the last minutes in buckets of steps, each with its least, greatest and mean value.
+
+        Names, or prefixes that end in `.*`, choose the metrics; slot 0 is what belongs to no slot, None every slot.
+        The steps reach from `first_step` to `last_step`, itself included, or to now if it is 0.
+        """
+        request = telemetry_pb.QueryTelemetryRequest(
+            metrics=metrics, slot=slot, first_step=first_step, last_step=last_step, max_buckets=max_buckets
+        )
+        return self._carry_out(plans.query_telemetry(request))
+
     def stream_telemetry(
         self,
         *,
