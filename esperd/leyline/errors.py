@@ -139,6 +139,7 @@ _ROWS = (
     ("E-DEV-002", "TORCH_MISSING", "FAILED_PRECONDITION", "PyTorch is not installed.", "pip install 'esperd[train]'."),
     ("E-DEV-003", "OUT_OF_MEMORY", "RESOURCE_EXHAUSTED", "A step does not fit into the memory of {device}, and no seed is left to cull: {detail}.", "Use smaller batches or a smaller model, or free the device; the memory summary is in the run directory."),
     ("E-CLI-001", "DAEMON_UNREACHABLE", "UNAVAILABLE", "No daemon answers at {address}: {detail}.", "Start one with esperd serve FILE, or name its address with --address."),
+    ("E-CLI-003", "CLIENT_TLS_INVALID", "INVALID_ARGUMENT", "The files for TLS cannot be used: {detail}.", "Name all three in the key file (ca, certificate, private_key) or with --tls-ca, --tls-cert and --tls-key."),
     ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."),
 )  # fmt: skip
 

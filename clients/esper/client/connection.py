@@ -13,24 +13,31 @@ from google.protobuf.message import Message
 from esper.client import plans
 from esper.client.attempts import Attempts
 from esper.client.calls import Call
-from esper.client.channel import target
+from esper.client.channel import OPTIONS, TLS_PREFIX, target
 from esper.client.credentials import Credentials
+from esper.client.errors import LeylineError, Unreachable
 from esper.client.plans import Plan
 from esper.client.signing import Signer
+from esper.client.tls import Signature, TlsFiles, tls_invalid
 
 
 class Connection:
     """The state of one client.
 
-    `address` is `unix:PATH` or `HOST:PORT`; reads need no credentials. `timeout_s` is the time of one call with all
-    its attempts; the clocks and the source of nonces are for tests.
+    `address` is `unix:PATH`, `tls:HOST:PORT` or `HOST:PORT`; reads need no credentials. `tls` are the files for a
+    `tls:` address, instead of those that the credentials name. `timeout_s` is the time of one call with all its
+    attempts; the clocks and the source of nonces are for tests.
     """
+
+    _library: Any
+    """`grpc` or `grpc.aio`, whose channels are made."""
 
     def __init__(
         self,
         address: str,
         credentials: Credentials | None = None,
         *,
+        tls: TlsFiles | None = None,
         timeout_s: float = 10.0,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -38,6 +45,10 @@ class Connection:
     ) -> None:
         self.address = address
         self._target = target(address)
+        self._tls = _tls_for(address, tls or (None if credentials is None else credentials.tls))
+        self._dialled_with: Signature = ()
+        self._left_channels: list[Any] = []
+        """Channels that were dialled with files of before; calls may still be under way on them."""
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._signer = Signer(credentials, wall_clock=wall_clock, random_bytes=random_bytes)
@@ -79,8 +90,45 @@ class Connection:
             )
         return self._stubs[call.method]
 
-    def _take_channel(self) -> Any:
-        """The open channel, to be closed; the client counts as closed from now on."""
-        channel, self._open_channel = self._open_channel, None
+    def _dial(self) -> None:
+        """Make the channel. Raises LeylineError CLIENT_TLS_INVALID."""
+        if self._tls is None:
+            self._open_channel = self._library.insecure_channel(self._target, options=OPTIONS)
+            return
+        self._dialled_with = self._tls.signature()
+        self._open_channel = self._library.secure_channel(self._target, self._tls.read(), options=OPTIONS)
+
+    def _redial(self, error: LeylineError, used: Any = None) -> bool:
+        """After an error on the channel `used`: whether there is another one, which may do better.
+
+        One is dialled when the TLS files have changed since the last one was.
+        """
+        if not isinstance(error, Unreachable) or self._tls is None or self._open_channel is None:
+            return False
+        if used is not None and used is not self._open_channel:
+            return True
+        if self._tls.signature() == self._dialled_with:
+            return False
+        left = self._open_channel
+        try:
+            self._dial()
+        except LeylineError:
+            return False  # they are being written just now
+        self._left_channels.append(left)
         self._stubs.clear()
-        return channel
+        return True
+
+    def _take_channels(self) -> list[Any]:
+        """Every channel, to be closed; the client counts as closed from now on."""
+        channels = [*self._left_channels, self._open_channel]
+        self._left_channels, self._open_channel = [], None
+        self._stubs.clear()
+        return channels
+
+
+def _tls_for(address: str, files: TlsFiles | None) -> TlsFiles | None:
+    if not address.startswith(TLS_PREFIX):
+        return None
+    if files is None:
+        raise tls_invalid(f"{address} needs a CA, a certificate and its private key")
+    return files

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esper.client.errors import LeylineError, local_error
+from esper.client.tls import TlsFiles, tls_files
 
 _MAX_BYTES = 64 * 1024
 _MIN_SECRET_BYTES = 32
-_FIELDS = {"key_id", "principal", "secret", "address"}
+_OPTIONAL = ("address", "ca", "certificate", "private_key")
+_FIELDS = {"key_id", "principal", "secret", *_OPTIONAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,16 @@ class Credentials:
     principal: str
     secret: bytes = field(repr=False)
     address: str | None = None
-    """Where the daemon listens, if the file says so: `unix:PATH` or `HOST:PORT`."""
+    """Where the daemon listens, if the file says so: `unix:PATH`, `tls:HOST:PORT` or `HOST:PORT`."""
+    tls: TlsFiles | None = None
+    """For `tls:` addresses, if it names them: `ca`, `certificate` and `private_key`, relative to its directory."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Credentials":
-        """Read a key file. Raises LeylineError KEY_FILE_INVALID, naming what is wrong; never shows the secret."""
+        """Read a key file. Raises LeylineError KEY_FILE_INVALID, naming what is wrong; never shows the secret.
+
+        Raises CLIENT_TLS_INVALID when it names some of the three TLS files and not all.
+        """
         text = _read_private(Path(path))
         try:
             content = tomllib.loads(text)
@@ -42,10 +49,12 @@ class Credentials:
         for name in ("key_id", "principal", "secret"):
             if not isinstance(content.get(name), str) or not content[name]:
                 raise _invalid(path, f"field {name} is missing")
-        address = content.get("address")
-        if address is not None and not isinstance(address, str):
-            raise _invalid(path, "field address is not text")
-        return cls(content["key_id"], content["principal"], _secret(path, content["secret"]), address)
+        for name in _OPTIONAL:
+            if not isinstance(content.get(name, ""), str):
+                raise _invalid(path, f"field {name} is not text")
+        tls = tls_files(content.get("ca"), content.get("certificate"), content.get("private_key"), Path(path).parent)
+        secret = _secret(path, content["secret"])
+        return cls(content["key_id"], content["principal"], secret, content.get("address"), tls)
 
 
 def _read_private(path: Path) -> str:

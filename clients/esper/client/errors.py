@@ -31,6 +31,10 @@ _SIGNS = (
     ("Broken pipe", "the connection was cut"),
     ("GOAWAY", "the connection was cut"),
     ("stream was cut", "the connection was cut"),
+    ("Hostname Verification Check failed", "its certificate is for other names"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not of the named CA, or has expired"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS there"),
+    ("Tls handshake failed", "no TLS connection came about"),
 )
 """What gRPC says of a connection, and the same for people; the first that fits."""
 
@@ -47,6 +51,13 @@ _LOCAL = {
         (
             "E-CLI-002: This change must be signed and no key was given. "
             "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."
+        ),
+    ),
+    "CLIENT_TLS_INVALID": (
+        "INVALID_ARGUMENT",
+        (
+            "E-CLI-003: The files for TLS cannot be used: {detail}. Name all three in the key file (ca, certificate, "
+            "private_key) or with --tls-ca, --tls-cert and --tls-key."
         ),
     ),
     "KEY_FILE_INVALID": (

@@ -30,13 +30,16 @@ class SignedStream(Generic[AnswerT]):
         signer: Signer,
         meet: Callable[[], Awaitable[None]],
         start: Callable[[], Any],
+        lost: Callable[[LeylineError], object],
         attempts: Callable[[], Attempts],
         address: str,
     ) -> None:
+        """`start` opens the stream, `lost` is told of each of its errors before another try."""
         self._call = call
         self._signer = signer
         self._meet = meet
         self._start = start
+        self._lost = lost
         self._new_attempts = attempts
         self._address = address
         self._stream: Any = None
@@ -83,7 +86,7 @@ class SignedStream(Generic[AnswerT]):
             try:
                 await self._stream.write(request)
             except grpc.aio.AioRpcError as error:
-                raise decode_rpc_error(error, self._address) from error
+                raise self._decoded(error) from error
             except asyncio.InvalidStateError as error:
                 raise self._broken("the stream has ended") from error
 
@@ -92,7 +95,7 @@ class SignedStream(Generic[AnswerT]):
         try:
             answer = await self._stream.read()
         except grpc.aio.AioRpcError as error:
-            raise decode_rpc_error(error, self._address) from error
+            raise self._decoded(error) from error
         return None if answer is grpc.aio.EOF else answer
 
     async def close(self, reader: asyncio.Task[None]) -> None:
@@ -115,6 +118,11 @@ class SignedStream(Generic[AnswerT]):
     def ended(self) -> LeylineError:
         """The error of an answer that cannot come any more."""
         return self._broken("the daemon ended the stream")
+
+    def _decoded(self, error: grpc.aio.AioRpcError) -> LeylineError:
+        decoded = decode_rpc_error(error, self._address)
+        self._lost(decoded)
+        return decoded
 
     def _broken(self, detail: str) -> LeylineError:
         return local_error("DAEMON_UNREACHABLE", address=self._address, detail=detail)

@@ -3,10 +3,10 @@
 Loads gRPC only when a client is really made.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from esper.address import OPERATOR_KEYS, Target, find_target
+from esper.address import OPERATOR_KEYS, Target, TlsPaths, find_target
 
 if TYPE_CHECKING:
     from esper.client.sync import Client
@@ -17,18 +17,19 @@ CALL_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """`--address` and `--key`, None where not given."""
+    """`--address`, `--key` and the `--tls-` options, None where not given."""
 
     address: str | None
     key: str | None
+    tls: TlsPaths = field(default_factory=TlsPaths)
 
     def target(self) -> Target:
         """The daemon and the credentials."""
-        return find_target(self.address, self.key, OPERATOR_KEYS)
+        return find_target(self.address, self.key, OPERATOR_KEYS, self.tls)
 
     def client(self) -> "Client":
         """A client that is not open yet."""
         from esper.client.sync import Client
 
         target = self.target()
-        return Client(target.address, target.credentials, timeout_s=CALL_S)
+        return Client(target.address, target.credentials, tls=target.tls, timeout_s=CALL_S)

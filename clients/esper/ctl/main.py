@@ -5,6 +5,7 @@ Imports a command only when it is called; neither gRPC nor protobuf is loaded fo
 
 import click
 
+from esper.address import TlsPaths, tls_options
 from esper.ctl.connection import Where
 from esper.lazy import Commands, LazyGroup
 
@@ -59,19 +60,33 @@ ADDED_COMMANDS = "esper.ctl.commands"
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
-    "-a", "--address", envvar="ESPER_ADDRESS", metavar="ADDRESS", help="unix:PATH or HOST:PORT of the daemon."
+    "-a",
+    "--address",
+    envvar="ESPER_ADDRESS",
+    metavar="ADDRESS",
+    help="unix:PATH, tls:HOST:PORT or HOST:PORT of the daemon.",
 )
 @click.option("--key", envvar="ESPER_KEY", metavar="FILE", help="Key file that signs changes.")
+@tls_options
 @click.version_option(package_name="esperd", prog_name="esperctl")
 @click.pass_context
-def main(ctx: click.Context, address: str | None, key: str | None) -> None:
+def main(
+    ctx: click.Context,
+    address: str | None,
+    key: str | None,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+) -> None:
     """Look at a run and change it.
 
     Without --address (ESPER_ADDRESS) the daemon is the one that the key file names, or the only leyline.sock under
     ./esperd-run, ./run, $XDG_RUNTIME_DIR/esperd and /run/esperd. Without --key (ESPER_KEY) changes are signed with the
-    operator.key beside the socket. Exit codes: 0 fine, 1 refused or failed, 2 bad usage, 3 no daemon answered.
+    operator.key beside the socket. A tls: address needs the three --tls- files (ESPER_TLS_CA, ESPER_TLS_CERT,
+    ESPER_TLS_KEY), unless the key file names them. Exit codes: 0 fine, 1 refused or failed, 2 bad usage, 3 no daemon
+    answered.
     """
-    ctx.obj = Where(address, key)
+    ctx.obj = Where(address, key, TlsPaths(tls_ca, tls_cert, tls_key))
 
 
 if __name__ == "__main__":

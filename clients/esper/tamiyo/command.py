@@ -19,7 +19,7 @@ import click
 import structlog
 
 from esper import numbers
-from esper.address import POLICY_KEYS, find_target
+from esper.address import POLICY_KEYS, TlsPaths, find_target, tls_options
 from esper.failures import run_reporting
 from esper.tamiyo.agent import Agent, Answer
 from esper.tamiyo.decision import PolicyCommand
@@ -37,8 +37,9 @@ def tamiyo() -> None:
 @tamiyo.command("run")
 @click.option("--policy", "policy_name", default="heuristic", show_default=True, metavar="NAME",
               help="heuristic, random, an installed policy, or module:Class.")  # fmt: skip
-@click.option("-a", "--address", envvar="ESPER_ADDRESS", help="unix:PATH or HOST:PORT of the daemon.")
+@click.option("-a", "--address", envvar="ESPER_ADDRESS", help="unix:PATH, tls:HOST:PORT or HOST:PORT of the daemon.")
 @click.option("--key", envvar="ESPER_KEY", type=click.Path(dir_okay=False), help="Key file that signs decisions.")
+@tls_options
 @click.option("--budget", type=click.Choice(["flops", "steps"]), default="flops", show_default=True,
               help="What is scarce: flops waits for a plateau, steps grows early.")  # fmt: skip
 @click.option("--random-seed", "--seed", "random_seed", type=int, default=0, show_default=True,
@@ -70,6 +71,9 @@ def run(
     policy_name: str,
     address: str | None,
     key: str | None,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
     budget: str,
     random_seed: int,
     packet_every: int,
@@ -109,7 +113,7 @@ def run(
     directory = state_dir or default_state_directory()
 
     def work() -> None:
-        target = find_target(address, key, POLICY_KEYS)
+        target = find_target(address, key, POLICY_KEYS, TlsPaths(tls_ca, tls_cert, tls_key))
         directory.mkdir(parents=True, exist_ok=True)  # fails now, not at the first packet
         agent = Agent(
             policy,
@@ -122,8 +126,7 @@ def run(
             monotonic=time.monotonic,
         )
         runner = Runner(
-            target.address,
-            target.credentials,
+            target,
             agent,
             settings,
             greet=_greeter(policy.name, advise, output),

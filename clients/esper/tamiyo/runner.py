@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from esper.address import Target
 from esper.client.aio import AsyncClient
 from esper.client.attempts import backoff_s
-from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError, Unreachable
 from esper.tamiyo.agent import Agent
 from esper.tamiyo.session import End, Greet, Tell, attend
@@ -44,8 +44,7 @@ class Runner:
 
     def __init__(
         self,
-        address: str,
-        credentials: Credentials | None,
+        target: Target,
         agent: Agent,
         settings: RunnerSettings,
         *,
@@ -53,8 +52,7 @@ class Runner:
         tell: Tell,
         monotonic: Callable[[], float],
     ) -> None:
-        self._address = address
-        self._credentials = credentials
+        self._target = target
         self._agent = agent
         self._settings = settings
         self._greet = greet
@@ -88,7 +86,8 @@ class Runner:
     async def _work(self) -> None:
         while True:
             try:
-                async with AsyncClient(self._address, self._credentials) as client:
+                target = self._target
+                async with AsyncClient(target.address, target.credentials, tls=target.tls) as client:
                     end = await attend(
                         client,
                         self._agent,

@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 
 from esper.client import plans
 from esper.client.calls import AnswerT, Call
-from esper.client.channel import OPTIONS
 from esper.client.connection import Connection
 from esper.client.cursor import Cursor
 from esper.client.errors import LeylineError, decode_rpc_error
@@ -27,14 +26,17 @@ from esper.leyline.v1 import server_service_pb2 as server_pb
 class AsyncCaller(Connection):
     """A connection that can carry out what the methods of each service ask."""
 
+    _library = grpc.aio
+
     async def __aenter__(self) -> Self:
-        self._open_channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        self._dial()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._take_channel().close()
+        for channel in self._take_channels():
+            await channel.close()
 
     async def server_info(self) -> server_pb.GetServerInfoResponse:
         """Who the daemon is: id, epoch, clock, versions, capabilities, limits."""
@@ -48,11 +50,12 @@ class AsyncCaller(Connection):
             await self._meet()
         payload = plan.message.SerializeToString()
         while True:
-            request = self._request(plan, payload)
+            request, channel = self._request(plan, payload), self._open_channel
             try:
                 return await self._attempt(plan.call, request, attempts.remaining_s())
             except LeylineError as error:
-                await asyncio.sleep(attempts.after(error))
+                if not self._redial(error, channel):
+                    await asyncio.sleep(attempts.after(error))
 
     async def _attempt(self, call: Call[AnswerT], request: Message, timeout_s: float) -> AnswerT:
         try:
@@ -77,7 +80,8 @@ class AsyncCaller(Connection):
                     yield response
                 wait_s = cursor.after_end()
             except grpc.aio.AioRpcError as error:
-                wait_s = cursor.after_error(decode_rpc_error(error, self.address))
+                cut = decode_rpc_error(error, self.address)
+                wait_s = 0.0 if self._redial(cut) else cursor.after_error(cut)
             finally:
                 stream.cancel()
             if wait_s is None:
@@ -89,7 +93,8 @@ class AsyncCaller(Connection):
             call,
             signer=self._signer,
             meet=self._meet,
-            start=self._stub("stream_stream", call),
+            start=lambda: self._stub("stream_stream", call)(),
+            lost=self._redial,
             attempts=lambda: self._attempts(call),
             address=self.address,
         )

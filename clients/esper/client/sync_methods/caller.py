@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 
 from esper.client import plans
 from esper.client.calls import AnswerT, Call
-from esper.client.channel import OPTIONS
 from esper.client.connection import Connection
 from esper.client.cursor import Cursor
 from esper.client.errors import LeylineError, decode_rpc_error
@@ -25,14 +24,17 @@ from esper.leyline.v1 import server_service_pb2 as server_pb
 class Caller(Connection):
     """A connection that can carry out what the methods of each service ask."""
 
+    _library = grpc
+
     def __enter__(self) -> Self:
-        self._open_channel = grpc.insecure_channel(self._target, options=OPTIONS)
+        self._dial()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._take_channel().close()
+        for channel in self._take_channels():
+            channel.close()
 
     def server_info(self) -> server_pb.GetServerInfoResponse:
         """Who the daemon is: id, epoch, clock, versions, capabilities, limits."""
@@ -46,11 +48,12 @@ class Caller(Connection):
             self._meet()
         payload = plan.message.SerializeToString()
         while True:
-            request = self._request(plan, payload)
+            request, channel = self._request(plan, payload), self._open_channel
             try:
                 return self._attempt(plan.call, request, attempts.remaining_s())
             except LeylineError as error:
-                time.sleep(attempts.after(error))
+                if not self._redial(error, channel):
+                    time.sleep(attempts.after(error))
 
     def _attempt(self, call: Call[AnswerT], request: Message, timeout_s: float) -> AnswerT:
         try:
@@ -75,7 +78,8 @@ class Caller(Connection):
                     yield response
                 wait_s = cursor.after_end()
             except grpc.RpcError as error:
-                wait_s = cursor.after_error(decode_rpc_error(error, self.address))
+                cut = decode_rpc_error(error, self.address)
+                wait_s = 0.0 if self._redial(cut) else cursor.after_error(cut)
             finally:
                 stream.cancel()
             if wait_s is None:
