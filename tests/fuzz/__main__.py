@@ -24,6 +24,8 @@ MODULES = {
 WARM_UP_INPUTS = 2000
 MAX_GROWTH_BYTES = 48 << 20
 """After the warm-up; the fuzzer's own corpus and coverage take a few MiB of it."""
+MAX_WORD_BYTES = 64
+"""The fuzzer takes none longer into its dictionary."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,7 +76,8 @@ def main() -> None:
         seeds.mkdir()
         for number, seed in enumerate(target.seeds):
             (seeds / f"{number:04d}").write_bytes(seed)
-        words.write_text("".join(f'"{_quoted(word)}"\n' for word in target.words))
+        usual = [word for word in target.words if 0 < len(word.encode()) <= MAX_WORD_BYTES]
+        words.write_text("".join(f'"{_quoted(word)}"\n' for word in (*usual, "\0")))
         flags = [
             f"-max_total_time={options.seconds}",
             f"-max_len={target.max_bytes}",
