@@ -104,7 +104,9 @@ def changes(before: Snapshot, after: Snapshot) -> list[tuple[str, Change]]:
     found: list[tuple[str, Change]] = []
     if after.run != before.run:
         found.append(("run", RunChanged(after.run)))
-    seeds = _changed(before.seeds, after.seeds, lambda view: view.seed_id)
+    # What is shown of a seed counts from the run's step and from what its site offers, and changes with them.
+    is_of_another_moment = _moment(before) != _moment(after)
+    seeds = after.seeds if is_of_another_moment else _changed(before.seeds, after.seeds, lambda view: view.seed_id)
     found += [(f"seed:{view.seed_id}", SeedChanged(view)) for view in seeds]
     present = {view.seed_id for view in after.seeds}
     found += [(f"seed:{view.seed_id}", SeedGone(view.seed_id)) for view in before.seeds if view.seed_id not in present]
@@ -121,6 +123,10 @@ def changes(before: Snapshot, after: Snapshot) -> list[tuple[str, Change]]:
     if after.timelines != before.timelines:
         found.append(("timelines", TimelinesChanged(after.timelines)))
     return found
+
+
+def _moment(snapshot: Snapshot) -> tuple[int, int, tuple[SiteView, ...]]:
+    return snapshot.run.global_step, snapshot.run.epoch, snapshot.sites
 
 
 def _changed(before: Sequence[PartT], after: Iterable[PartT], key: Callable[[PartT], Hashable]) -> list[PartT]:

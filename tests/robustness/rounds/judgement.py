@@ -346,15 +346,12 @@ def _overtaken_at_its_step(name: str, outcome: OutcomeRow, history: History) -> 
     """At a running trainer's safe point nothing that clients have asked for goes before an emergency."""
     kinds = {row.command_id: row.kind for row in history.commands if row.method != _DAEMON}
     here = [row for row in history.outcomes if row.command_id in kinds and 0 < row.sequence < outcome.sequence
-            and _place(row) == _place(outcome)]  # fmt: skip
-    # A run that stands there already has carried out commands at this step before the emergency came.
-    if here and not any(kinds[row.command_id] in _STANDING_KINDS for row in here):
-        yield f"{name}: {here[0].command_id} of the same safe point went before it"
-
-
-def _place(row: OutcomeRow) -> tuple[int, int, int]:
-    """Start of the daemon, timeline and step."""
-    return row.revision // REVISION_BLOCK, row.timeline, row.global_step
+            and (row.timeline, row.global_step) == (outcome.timeline, outcome.global_step)]  # fmt: skip
+    # A run that stands there already has carried out commands at this step before the emergency came; so has one that
+    # was at this step when the daemon was started again.
+    before = [row for row in here if row.revision // REVISION_BLOCK == outcome.revision // REVISION_BLOCK]
+    if before and not any(kinds[row.command_id] in _STANDING_KINDS for row in here):
+        yield f"{name}: {before[0].command_id} of the same safe point went before it"
 
 
 def _moved_while_halted(row: CommandRow, outcome: OutcomeRow, history: History) -> Iterator[str]:

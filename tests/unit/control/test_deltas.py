@@ -54,6 +54,20 @@ def test_each_part_has_its_key() -> None:
     assert changes(before, after)[2][1] == SeedGone(1)
 
 
+def test_a_seed_ages_for_who_watches_as_for_who_looks() -> None:
+    """Whoever follows the changes holds the same state as whoever takes a snapshot, also of a seed that rests."""
+    before = first_snapshot()
+    board = StateBoard(EPOCH, before)
+    subscription = board.feed.subscribe()
+    board.publish(later(before, run=replace(before.run, global_step=140)))
+    delivery = subscription.take()
+    assert delivery is not None
+    followed = state_service_pb2.WatchStateResponse.FromString(board.delivery_bytes(delivery)).delta
+    looked_at = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes()).snapshot
+    assert list(followed.seeds) == list(looked_at.seeds)
+    assert followed.seeds[0].age_steps == 60
+
+
 def test_the_pieces_make_one_message() -> None:
     """A delivery is one WatchStateResponse that protobuf reads as a whole, with every change in it."""
     before = first_snapshot()
