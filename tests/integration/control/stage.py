@@ -224,6 +224,8 @@ class Theatre:
     channel: grpc.aio.Channel
     directory: Path
     supervisor: RecordingSupervisor
+    addresses: tuple[str, ...]
+    """Every address that it listens on."""
     skew_s: float = 0.0
     """Added to the clock of the requests that are signed here."""
 
@@ -330,7 +332,17 @@ async def open_stage(
     try:
         async with grpc.aio.insecure_channel(bound[0]) as channel:
             yield Theatre(
-                server, trainer, bridge, journal, verifier, identity, bound[0], channel, directory, supervisor
+                server,
+                trainer,
+                bridge,
+                journal,
+                verifier,
+                identity,
+                bound[0],
+                channel,
+                directory,
+                supervisor,
+                tuple(bound),
             )
     finally:
         trainer.is_stuck.clear()
