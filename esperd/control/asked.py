@@ -1,15 +1,16 @@
 """From the wire to values: what a client asks for.
 
 Pure. Together with `shown.py` and the servicers the only place of the daemon that touches protobuf messages. What comes
-in keeps the rules of the contract (`validation.py`); here is only what they cannot say. Whether the run's state allows
-what comes out is somebody else's question.
+in keeps the rules of the contract (`validation.py`); here is what they cannot say, or only at a price that every single
+command would pay. Whether the run's state allows what comes out is somebody else's question.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from esper.leyline.v1 import command_pb2, emergency_service_pb2, field_report_pb2
+from esper.leyline.v1 import command_pb2, emergency_service_pb2, field_report_pb2, vocabulary_pb2
 
-from esperd.control.errors import InvalidRequest, Violation
+from esperd.control.errors import Violation
 from esperd.leyline.commands import (
     AlphaSchedule,
     ApplyAt,
@@ -43,6 +44,14 @@ _NUM_NANOS = 1_000_000_000
 
 _AT_ONCE = ApplyAt()
 _NO_ALPHA = AlphaSchedule()
+_TYPE_OF_PAYLOAD = {
+    "seed_operation": command_pb2.COMMAND_TYPE_SEED,
+    "optimizer_adjustment": command_pb2.COMMAND_TYPE_OPTIMIZER,
+    "circuit_breaker": command_pb2.COMMAND_TYPE_CIRCUIT_BREAKER,
+    "run_control": command_pb2.COMMAND_TYPE_PAUSE,
+    "checkpoint": command_pb2.COMMAND_TYPE_CHECKPOINT,
+    "rollback": command_pb2.COMMAND_TYPE_ROLLBACK,
+}
 _KINDS: dict[type[Payload], str] = {
     SeedCommand: "seed",
     HyperparameterCommand: "optimizer",
@@ -96,29 +105,19 @@ class Asked:
         )
 
 
-def read_command(message: command_pb2.AdaptationCommand, prefix: str = "", default_request_id: str = "") -> Asked:
+def read_command(message: command_pb2.AdaptationCommand, default_request_id: str = "") -> Asked:
     """Read one command.
 
     Args:
-        message: one that keeps the rules of the contract, or kept them when it was accepted.
-        prefix: path of the message in its request, for the report of broken rules.
-        default_request_id: stands in for an empty request id; empty where the client must give one.
+        message: one that keeps the rules of the contract and agrees with itself, or did so when it was accepted.
+        default_request_id: stands in for an empty request id.
 
     Raises:
-        InvalidRequest: COMMAND_INVALID, for what the contract's rules cannot say.
         ValueError: it can be no accepted command: it asks for nothing, or for what this daemon does not know.
     """
-    request_id = message.request_id or default_request_id
-    broken = []
-    if not request_id:
-        broken.append(Violation(prefix + "request_id", "is required"))
-    if not 0 <= message.expire_time.nanos < _NUM_NANOS:
-        broken.append(Violation(prefix + "expire_time", f"has {message.expire_time.nanos} nanoseconds"))
-    if broken:
-        raise InvalidRequest(broken)
     expire_time = message.expire_time
     return Asked(
-        request_id,
+        message.request_id or default_request_id,
         _payload(message),
         message.reason,
         message.expected_revision,
@@ -127,6 +126,44 @@ def read_command(message: command_pb2.AdaptationCommand, prefix: str = "", defau
         message.validate_only,
         message.decision_id,
     )
+
+
+def disagreements(
+    message: command_pb2.AdaptationCommand, prefix: str = "", *, needs_request_id: bool = True
+) -> Iterator[Violation]:
+    """What is wrong between the fields of a command, which as CEL in the contract would cost every command dear.
+
+    Args:
+        message: a command that may break other rules too.
+        prefix: path of the message in its request.
+        needs_request_id: False where the daemon gives a command without a request id one.
+    """
+    if needs_request_id and not message.request_id:
+        yield Violation(prefix + "request_id", "is required")
+    if not 0 <= message.expire_time.nanos < _NUM_NANOS:
+        yield Violation(prefix + "expire_time", f"has {message.expire_time.nanos} nanoseconds")
+    which = message.WhichOneof("payload")
+    if message.command_type and which is not None and message.command_type != _TYPE_OF_PAYLOAD[which]:
+        rule = f"{message.command_type} does not agree with the payload {which}"
+        yield Violation(prefix + "command_type", rule)
+    target_rule = _target_rule(message)
+    if target_rule:
+        yield Violation(prefix + "target_seed_id", target_rule)
+    if which == "optimizer_adjustment":
+        is_reset = message.optimizer_adjustment.action == command_pb2.OPTIMIZER_ACTION_RESET_STATE
+        if is_reset == bool(message.optimizer_adjustment.hyperparameters):
+            rule = "must be empty: RESET_STATE sets none" if is_reset else "is required"
+            yield Violation(prefix + "optimizer_adjustment.hyperparameters", rule)
+
+
+def _target_rule(message: command_pb2.AdaptationCommand) -> str:
+    """The rule that the target breaks, empty when it breaks none."""
+    target = message.target_seed_id
+    if not message.HasField("seed_operation"):
+        return "must be empty: only seed operations name a seed" if target else ""
+    if message.seed_operation.operation == vocabulary_pb2.SEED_OPERATION_GERMINATE:
+        return "must be empty: GERMINATE makes a new seed" if target else ""
+    return "" if target else "is required"
 
 
 def _payload(message: command_pb2.AdaptationCommand) -> Payload:

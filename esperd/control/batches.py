@@ -5,11 +5,12 @@ protobuf output is not canonical, so nothing is serialised again to find them.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 from esper.leyline.v1 import command_pb2, command_service_pb2, policy_service_pb2
 
-from esperd.control.asked import read_command
+from esperd.control.asked import disagreements, read_command
 from esperd.control.command_desk import Submission
 from esperd.control.errors import InvalidRequest, Violation
 from esperd.control.validation import max_entries, parse
@@ -18,33 +19,33 @@ MAX_COMMANDS = max_entries(command_service_pb2.CommandBatch, "commands")
 _LENGTH_DELIMITED = 2
 
 
+def read_single(data: bytes, payload_sha256: bytes) -> Submission:
+    """One command that was signed alone. Raises InvalidRequest."""
+    command = parse(command_pb2.AdaptationCommand, data, disagreements)
+    return Submission(read_command(command), data, payload_sha256)
+
+
 def read_batch(data: bytes) -> list[Submission]:
     """The commands of a serialised CommandBatch, each with its own bytes, in order. Raises InvalidRequest."""
-    batch = parse(command_service_pb2.CommandBatch, data)
+    batch = parse(command_service_pb2.CommandBatch, data, _batch_disagreements)
     parts = slices(data, command_service_pb2.CommandBatch.COMMANDS_FIELD_NUMBER)
     return [
-        _submission(command, part, f"commands[{number}].", "")
-        for number, (command, part) in enumerate(zip(batch.commands, parts, strict=True))
+        Submission(read_command(command), part, _sha256(part))
+        for command, part in zip(batch.commands, parts, strict=True)
     ]
 
 
 def read_decision(data: bytes) -> list[Submission]:
     """The commands of a serialised PolicyDecision; they may leave their request ids to it. Raises InvalidRequest."""
-    decision = parse(policy_service_pb2.PolicyDecision, data)
+    decision = parse(policy_service_pb2.PolicyDecision, data, _decision_disagreements)
+    decision_id = decision.decision_id
     parts = slices(data, policy_service_pb2.PolicyDecision.COMMANDS_FIELD_NUMBER)
-    submissions = []
-    for number, (command, part) in enumerate(zip(decision.commands, parts, strict=True)):
-        prefix = f"commands[{number}]."
-        found = _submission(command, part, prefix, f"{decision.decision_id}/{number}")
-        if found.asked.decision_id not in ("", decision.decision_id):
-            raise InvalidRequest([Violation(prefix + "decision_id", f"must be empty or {decision.decision_id}")])
-        submissions.append(replace(found, asked=replace(found.asked, decision_id=decision.decision_id)))
-    return submissions
-
-
-def read_single(data: bytes, payload_sha256: bytes) -> Submission:
-    """One command that was signed alone. Raises InvalidRequest."""
-    return Submission(read_command(parse(command_pb2.AdaptationCommand, data)), data, payload_sha256)
+    return [
+        Submission(
+            replace(read_command(command, f"{decision_id}/{number}"), decision_id=decision_id), part, _sha256(part)
+        )
+        for number, (command, part) in enumerate(zip(decision.commands, parts, strict=True))
+    ]
 
 
 def slices(data: bytes, field: int) -> list[bytes]:
@@ -64,11 +65,21 @@ def slices(data: bytes, field: int) -> list[bytes]:
     return found
 
 
-def _submission(
-    command: command_pb2.AdaptationCommand, part: bytes, prefix: str, default_request_id: str
-) -> Submission:
-    asked = read_command(command, prefix, default_request_id)
-    return Submission(asked, part, hashlib.sha256(part).digest())
+def _batch_disagreements(batch: command_service_pb2.CommandBatch) -> Iterator[Violation]:
+    for number, command in enumerate(batch.commands):
+        yield from disagreements(command, f"commands[{number}].")
+
+
+def _decision_disagreements(decision: policy_service_pb2.PolicyDecision) -> Iterator[Violation]:
+    for number, command in enumerate(decision.commands):
+        prefix = f"commands[{number}]."
+        yield from disagreements(command, prefix, needs_request_id=False)
+        if command.decision_id not in ("", decision.decision_id):
+            yield Violation(prefix + "decision_id", f"must be empty or {decision.decision_id}")
+
+
+def _sha256(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ being the field that is reported.
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -55,19 +55,36 @@ _REASONS: Mapping[type[Message], str] = {
 _validator = Validator()
 
 
-def parse(kind: type[MessageT], data: bytes) -> MessageT:
+def _nothing_more(_: Message) -> Iterable[Violation]:
+    return ()
+
+
+def parse(
+    kind: type[MessageT], data: bytes, more: Callable[[MessageT], Iterable[Violation]] = _nothing_more
+) -> MessageT:
     """Read a message that keeps its rules.
 
     Args:
         kind: what the bytes should be.
         data: a request, or the payload of a signed one.
+        more: tells what the contract's rules cannot say.
 
     Raises:
         InvalidRequest: COMMAND_INVALID, REPORT_INVALID or REQUEST_INVALID, with every broken rule; of a message that is
             overfull, with one of them.
     """
     message = decode(kind, data)
-    broken = _broken(message, len(data))
+    is_vast = False
+    if len(data) > SMALL_BYTES:
+        # Counted before anything else looks at them: the rules look at every entry.
+        count = _Count()
+        overfull = next(count.overfull(message, ""), None)
+        if overfull is not None:
+            raise InvalidRequest([overfull], _reason(kind))
+        is_vast = count.num_entries > MAX_ENTRIES_FOR_ALL
+    found = _validator.collect_violations(message, fail_fast=is_vast)
+    broken = [_told(rule) for rule in found[:MAX_VIOLATIONS]]
+    broken.extend(more(message))
     if broken:
         raise InvalidRequest(broken, _reason(kind))
     return message
@@ -89,19 +106,6 @@ def max_entries(kind: type[Message], field: str) -> int:
 
 def _reason(kind: type[Message]) -> str:
     return _REASONS.get(kind, "REQUEST_INVALID")
-
-
-def _broken(message: Message, num_bytes: int) -> list[Violation]:
-    is_vast = False
-    if num_bytes > SMALL_BYTES:
-        # Counted before anything else looks at them: the rules look at every entry.
-        count = _Count()
-        overfull = next(count.overfull(message, ""), None)
-        if overfull is not None:
-            return [overfull]
-        is_vast = count.num_entries > MAX_ENTRIES_FOR_ALL
-    found = _validator.collect_violations(message, fail_fast=is_vast)
-    return [_told(broken) for broken in found[:MAX_VIOLATIONS]] if found else []
 
 
 # How full a message is
@@ -149,7 +153,12 @@ class _Count:
 
 @cache
 def _containers(kind: Descriptor) -> tuple[_Container, ...]:
-    return tuple(_container(field) for field in kind.fields if field.is_repeated or field.message_type)
+    """The fields of a message that hold entries at any depth."""
+    return tuple(
+        _container(field)
+        for field in kind.fields
+        if field.is_repeated or (field.message_type and _containers(field.message_type))
+    )
 
 
 def _container(field: FieldDescriptor) -> _Container:
