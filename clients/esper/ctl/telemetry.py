@@ -1,6 +1,7 @@
-"""`esperctl telemetry`: numbers and events as they come, one line each."""
+"""`esperctl telemetry`: numbers and events as they come, one line each, or what has come in the last minutes."""
 
 import json
+from dataclasses import dataclass
 
 import click
 
@@ -29,14 +30,87 @@ from esper.leyline.v1 import telemetry_service_pb2
     show_default=True,
     help="Least serious event.",
 )
+@click.option("--query", is_flag=True, help="Show what the daemon has kept of the last minutes, then leave.")
+@click.option("--slot", type=click.IntRange(0), help="Of --query: only this slot; 0 is what belongs to none.")
+@click.option("--since", type=click.IntRange(0), metavar="STEP", help="Of --query: from this step on.")
+@click.option("--until", type=click.IntRange(1), metavar="STEP", help="Of --query: up to this step.")
+@click.option("--buckets", type=click.IntRange(1, 1000), help="Of --query: rows of each series at most.  [default: 20]")
 @output_option
 @click.pass_obj
-def telemetry(where: Where, metrics: tuple[str, ...], names_only: bool, rate: float, events: str, output: str) -> None:
-    """Follow METRICs: names, or prefixes that end in `.*`; all of them if none is named. JSON is one frame per line."""
-    run_reporting(_names if names_only else _follow, where, metrics, rate, events, output)
+def telemetry(
+    where: Where,
+    metrics: tuple[str, ...],
+    names_only: bool,
+    rate: float,
+    events: str,
+    query: bool,
+    slot: int | None,
+    since: int | None,
+    until: int | None,
+    buckets: int | None,
+    output: str,
+) -> None:
+    """Follow METRICs: names, or prefixes that end in `.*`; all of them if none is named. JSON is one frame per line.
+
+    With --query each row holds the least, the mean and the greatest sample of equally many steps.
+    """
+    wanted = _Wanted(metrics, slot, since or 0, until or 0, buckets or 20)
+    if query:
+        run_reporting(_query, where, wanted, output)
+    elif {slot, since, until, buckets} != {None}:
+        raise click.UsageError("--slot, --since, --until and --buckets belong to --query")
+    elif names_only:
+        run_reporting(_names, where, output)
+    else:
+        run_reporting(_follow, where, metrics, rate, events, output)
 
 
-def _names(where: Where, _metrics: tuple[str, ...], _rate: float, _events: str, output: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What --query looks up."""
+
+    metrics: tuple[str, ...]
+    slot: int | None
+    first_step: int
+    last_step: int
+    num_buckets: int
+
+
+def _query(where: Where, wanted: _Wanted, output: str) -> None:
+    with where.client() as client:
+        names = wanted.metrics or tuple(metric.name for metric in client.metrics().metrics)
+        answer = client.query_telemetry(
+            names,
+            slot=wanted.slot,
+            first_step=wanted.first_step,
+            last_step=wanted.last_step,
+            max_buckets=wanted.num_buckets,
+        )
+    show(answer, output, lambda: _buckets(answer))
+
+
+def _buckets(answer: telemetry_service_pb2.QueryTelemetryResponse) -> str:
+    rows = [
+        (
+            series.name,
+            series.slot or "",
+            series.timeline or "?",
+            str(bucket.first_step)
+            if bucket.first_step == bucket.last_step
+            else f"{bucket.first_step}-{bucket.last_step}",
+            bucket.num_samples + bucket.num_not_finite,
+            *((bucket.minimum, bucket.mean, bucket.maximum) if bucket.num_samples else ("-",) * 3),
+            f"{bucket.num_not_finite} not finite" if bucket.num_not_finite else "",
+        )
+        for series in answer.series
+        for bucket in series.buckets
+    ]
+    lost = f"\nlost before they could be kept: {answer.num_dropped} samples" if answer.num_dropped else ""
+    header = ("METRIC", "SLOT", "TIMELINE", "STEPS", "SAMPLES", "LEAST", "MEAN", "GREATEST", "")
+    return columns(header, rows, "nothing is kept of these") + lost
+
+
+def _names(where: Where, output: str) -> None:
     with where.client() as client:
         answer = client.metrics()
     rows = [(metric.name, metric.unit, metric.description) for metric in answer.metrics]
