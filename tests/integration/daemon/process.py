@@ -76,7 +76,7 @@ class DaemonProcess:
         configuration = f'[run]\ntask = "{task}"\nnum_threads = 1\ndirectory = "run"\n[growth]\nsites = ["0"]\n'
         (folder / "esperd.toml").write_text(configuration)
         if keys and not self.key_file.exists():
-            permissions = ("observe", "command", "emergency", "operate")
+            permissions = ("observe", "command", "emergency", "operate", "admin")
             ring = folder / "run" / "keys.toml"
             make_key_pair("operator", permissions, ring, self.key_file, "", now_unix_s=time.time() - 1)
         arguments = [value for override in overrides for value in ("--set", override)]
