@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from esper import numbers
 from esper.ctl.connection import Where
-from esper.failures import Failed, run_reporting
+from esper.failures import Failed, NoAnswer, run_reporting
 
 if TYPE_CHECKING:
     from esper.leyline.v1.admin_service_pb2 import KeyInfo, ListKeysResponse
@@ -281,7 +281,10 @@ def _ring_beside(where: Where) -> Path:
     """The key ring in the run directory, where the socket is."""
     from esper.address import SOCKET_NAME
 
-    address = where.target().address
+    try:
+        address = where.target().address
+    except NoAnswer:
+        raise click.UsageError("no daemon runs here; name the key ring with --keyring") from None
     ring = Path(address.removeprefix("unix:").removeprefix("//")).parent / "keys.toml"
     if not address.startswith("unix:") or not ring.exists():
         raise click.UsageError(f"there is no keys.toml beside a {SOCKET_NAME} of {address}; name it with --keyring")
