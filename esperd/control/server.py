@@ -108,6 +108,7 @@ class ControlServer:
         self._settings = settings
         self._identity = identity
         self._supervisor = supervisor
+        self._clock = clock
         self._keys = keys
         self._log = log
         self._policies = read_method_policies()
@@ -196,6 +197,15 @@ class ControlServer:
         self._urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
         self._rates.set_limits(limits_of(control))
         self._sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
+
+    def tell(self, kind: str, message: str, level: str, attributes: Mapping[str, str]) -> None:
+        """A notice of the control plane's own: into the log, the journal and the telemetry."""
+        snapshot = self._port.snapshot()
+        run, revision = snapshot.run, snapshot.revision
+        notice = NoticeEvent(kind, message, level, run.global_step, revision, self._clock(), attributes, run.timeline)
+        getattr(self._log, level)(message, kind=kind, **attributes)
+        self._recorder.append_later(notice)
+        self._telemetry.event(notice)
 
     def depths(self) -> dict[str, int]:
         """What waits in the control plane, for whoever looks for a jam."""
@@ -358,21 +368,10 @@ class ControlServer:
         self._certificate_watch = CertificateWatch(
             certificates,
             clock=clock,
-            tell=partial(self._tell, clock),
+            tell=self.tell,
             set_good=partial(self.conditions.set_part, "tls"),
         )
         return certificates
-
-    def _tell(
-        self, clock: Callable[[], float], kind: str, message: str, level: str, attributes: Mapping[str, str]
-    ) -> None:
-        """A notice of the control plane's own: into the log, the journal and the telemetry."""
-        snapshot = self._port.snapshot()
-        run, revision = snapshot.run, snapshot.revision
-        notice = NoticeEvent(kind, message, level, run.global_step, revision, clock(), attributes, run.timeline)
-        getattr(self._log, level)(message, kind=kind, **attributes)
-        self._recorder.append_later(notice)
-        self._telemetry.event(notice)
 
     def _note_journal(self, is_healthy: bool) -> None:
         self.conditions.set_part("journal", is_healthy)

@@ -307,7 +307,12 @@ class Daemon:
 
     def reload(self) -> Reloaded:
         """Read configuration, keys and certificates again and apply all of it, or nothing."""
-        return self._reload.run()
+        reloaded = self._reload.run()
+        if reloaded.applied:
+            text = "; ".join(map(str, reloaded.applied))
+            facts = {change.name: f"{change.old_value} -> {change.new_value}" for change in reloaded.applied}
+            self._server.tell("config.reloaded", f"in force from now on: {text}", "info", facts)
+        return reloaded
 
     def set_log_level(self, level: str) -> str:
         """Change the level of the log until the next start or reload; returns the level that was."""
