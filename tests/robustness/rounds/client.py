@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from esper.client.credentials import Credentials
+
 from tests.robustness.rounds.events import Notes
 from tests.robustness.rounds.roles import ROLES, Post
 
@@ -25,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     notes = Notes(asked.notes)
     source = random.Random(asked.seed)
-    post = Post(asked.name, tuple(asked.address), asked.key, notes, source, time.monotonic() + asked.seconds)
+    credentials = Credentials.load(asked.key)
+    post = Post(asked.name, tuple(asked.address), credentials, notes, source, time.monotonic() + asked.seconds)
     asyncio.run(_work(post, asked.roles.split(",")))
     notes.close()
     return 0

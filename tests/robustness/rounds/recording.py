@@ -7,7 +7,6 @@ import hashlib
 import random
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -40,8 +39,7 @@ class RecordingSigner(Signer):
 class RecordingClient(AsyncClient):
     """One client of a round."""
 
-    def __init__(self, address: str, key_file: Path, notes: Notes, source: random.Random) -> None:
-        credentials = Credentials.load(key_file)
+    def __init__(self, address: str, credentials: Credentials, notes: Notes, source: random.Random) -> None:
         super().__init__(address, credentials, timeout_s=_CALL_S)
         self.notes = notes
         self.source = source

@@ -9,9 +9,9 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from esper.client import calls
+from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError, Unreachable
 from esper.client.plans import Plan
 from esper.leyline.v1 import audit_service_pb2 as audit_pb
@@ -37,7 +37,7 @@ class Post:
 
     name: str
     addresses: tuple[str, ...]
-    key_file: Path
+    credentials: Credentials
     notes: Notes
     source: random.Random
     deadline_s: float
@@ -49,7 +49,7 @@ class Post:
 
     def client(self) -> RecordingClient:
         """A new client on one of the ways to the daemon."""
-        return RecordingClient(self.source.choice(self.addresses), self.key_file, self.notes, self.source)
+        return RecordingClient(self.source.choice(self.addresses), self.credentials, self.notes, self.source)
 
 
 async def command(post: Post) -> None:
