@@ -6,6 +6,7 @@ flood of commands or reads keeps an emergency out. Knows nothing of gRPC.
 """
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from esperd.config.settings import ControlSettings
@@ -19,6 +20,8 @@ MAX_NAMES = 4096
 """Callers that are told apart at once, in each kind; further ones share one bucket."""
 OPENING = "the opening of a session"
 """Counts as a read of its peer, since nobody has signed yet; the messages on it count as what they are."""
+_FULL_S = BURST_S + 1e-6
+"""A sum of many intervals is a little off."""
 _OTHERS = "(callers beyond the table)"
 _POLICY_SERVICE = "/esper.leyline.v1.PolicyService/"
 
@@ -86,13 +89,13 @@ class Rates:
         elif full_at_s < now_s:
             full_at_s = now_s
         full_at_s += buckets.interval_s
-        if full_at_s - now_s > BURST_S:
+        if full_at_s - now_s > _FULL_S:
             raise EsperdError(
                 "RATE_LIMITED",
                 principal=name,
                 rate=f"{1.0 / buckets.interval_s:g}",
                 what=buckets.kind.value,
-                retry_after_s=round(full_at_s - now_s - BURST_S, 6),
+                retry_after_s=math.ceil((full_at_s - now_s - _FULL_S) * 1e3) / 1e3,
             )
         buckets.full_at_s[name] = full_at_s
 
