@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import json
 import signal
+import socket
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +17,7 @@ from esper.client.aio import AsyncClient
 from esper.leyline.v1 import command_pb2
 from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING
 
+from tests.certificates import Certificates
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
 
@@ -46,6 +50,51 @@ class Files:
         """Add settings to the daemon's own configuration, and keys to its ring."""
         replace_file(self.configuration, self.base + settings)
         replace_file(self.keys, self.ring + ring)
+
+
+class Tls:
+    """The certificates of a daemon that serves over TLS as well: two that are good for it, of which it has one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = Certificates(folder / "tls")
+        self.files.ca()
+        for name in ("server", "one", "two", "client"):
+            self.files.signed(name)
+        names = ("tls_certificate=tls/server.pem", "tls_private_key=tls/server.key", "tls_client_ca=tls/ca.pem")
+        listen = f'listen=["unix:{folder}/run/leyline.sock", "tls:127.0.0.1:0"]'
+        self.overrides = [f"control.{override}" for override in (listen, *names)]
+
+    def install(self, name: str) -> None:
+        """Put one of the two where the daemon looks."""
+        self.files.install(name, "server")
+
+    def tear(self, name: str) -> None:
+        """Put only a certificate there, without its key."""
+        replace_file(self.files.directory / "server.pem", (self.files.directory / f"{name}.pem").read_text())
+
+    def expected(self, name: str) -> bytes:
+        """The certificate as it is shown."""
+        return ssl.PEM_cert_to_DER_cert((self.files.directory / f"{name}.pem").read_text())
+
+    def shown(self, daemon: DaemonProcess) -> bytes:
+        """The certificate that a new connection is shown now."""
+        context = ssl.create_default_context(cafile=self.files.directory / "ca.pem")
+        context.load_cert_chain(self.files.directory / "client.pem", self.files.directory / "client.key")
+        context.set_alpn_protocols(["h2"])
+        host, port = tls_address(daemon).removeprefix("tls:").split(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as connection,
+            context.wrap_socket(connection, server_hostname=host) as wrapped,
+        ):
+            found = wrapped.getpeercert(binary_form=True)
+        assert found is not None
+        return found
+
+
+def tls_address(daemon: DaemonProcess) -> str:
+    """Where it serves over TLS; the system chose the port."""
+    line = next(line for line in daemon.log.splitlines() if '"addresses"' in line)
+    return next(address for address in json.loads(line)["addresses"] if address.startswith("tls:"))
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -155,12 +204,13 @@ class Load:
     """Clients that never stop calling; the first failure of any of them ends the test."""
 
     daemon: DaemonProcess
+    tls: Tls
     num_calls: dict[str, int] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         kinds: tuple[Callable[[AsyncClient], Awaitable[None]], ...] = (
-            self._reads, self._commands, self._batches, self._watch,
+            self._reads, self._commands, self._batches, self._watch, self._dials,
         )  # fmt: skip
         tasks = [asyncio.create_task(self._serve(kind), name=kind.__name__) for kind in kinds]
         try:
@@ -197,14 +247,22 @@ class Load:
                 assert not receipts[0].HasField("error"), receipts
                 self._count("batches")
 
+    async def _dials(self, _: AsyncClient) -> None:
+        while True:
+            async with AsyncClient(tls_address(self.daemon), tls=self.tls.files.client()) as client:
+                await client.run()
+            self._count("dialled")
+
     async def _watch(self, client: AsyncClient) -> None:
         async for _ in client.watch_state(reconnect_s=0.0):
             self._count("watched")
         raise AssertionError("the watch has ended")
 
 
+TORN = "a certificate without its key"
 BROKEN = (
     ("[control]\nmax_streams = 999\ndrain_s = -1\n", ""),
+    ("[control]\nmax_streams = 999\n", TORN),
     ("[control]\nmax_streams = 999\nmax_stream = 3\n[log]\nlevel = 'loud'\n", ""),
     ("[control]\nmax_streams = 999\n[log\n", ""),
     ("[log]\nlevel = 'debug'\n[control]\nmax_streams = 999\n", "\n[[keys]]\nid = 'torn\n"),
@@ -214,40 +272,52 @@ BROKEN = (
 """Settings and keys, each with something right in it that must not be applied."""
 
 
-async def test_fifty_reloads_half_of_them_broken_under_load(start_daemon: StartDaemon) -> None:
-    """No call fails, no stream ends, and a broken configuration, or a good one beside broken keys, changes nothing."""
-    daemon = start_daemon("budgets.max_rollbacks=1000")
+async def test_fifty_reloads_half_of_them_broken_under_load(folder: Path, start_daemon: StartDaemon) -> None:
+    """No call fails, no stream ends; a broken file, be it settings, keys or certificates, leaves all as it was."""
+    tls = Tls(folder)
+    daemon = start_daemon(*tls.overrides)
     async with daemon.client() as client:
         await until_phase(client, *RUNNING)
         files = Files(daemon)
-        load = Load(daemon)
+        load = Load(daemon, tls)
         async with load.running():
             for number in range(NUM_RELOADS):
-                await one_reload(client, daemon, files, number)
-    assert min(load.num_calls[kind] for kind in ("reads", "commands", "batches", "watched")) >= NUM_RELOADS // 5
+                await one_reload(client, daemon, files, tls, number)
+    print(load.num_calls)
+    kinds = ("reads", "commands", "batches", "watched", "dialled")
+    assert min(load.num_calls[kind] for kind in kinds) >= NUM_RELOADS // 5
     assert refusals(daemon) == []
     daemon.signal(signal.SIGTERM)
     assert await asyncio.to_thread(daemon.wait) == 0
     assert refusals(daemon) == []
 
 
-async def one_reload(client: AsyncClient, daemon: DaemonProcess, files: Files, number: int) -> None:
+async def one_reload(client: AsyncClient, daemon: DaemonProcess, files: Files, tls: Tls, number: int) -> None:
     """A good one or a broken one, by signal or by call in turns, and what is in force after it."""
     is_broken, by_signal = number % 2 == 1, number % 4 < 2
     before, keys_before = await in_force(client), await key_ids(client)
+    shown_before = await asyncio.to_thread(tls.shown, daemon)
+    name, other = ("one", "two") if number // 2 % 2 else ("two", "one")
     if is_broken:
-        files.write(*BROKEN[number // 2 % len(BROKEN)])
+        settings, ring = BROKEN[number // 2 % len(BROKEN)]
+        if ring is TORN:
+            tls.tear(other)
+            ring = newcomer(number)
+        files.write(settings, ring)
     else:
+        tls.install(name)
         files.write(f"[control]\nmax_streams = {100 + number}\ndrain_s = {20 + number}\n", newcomer(100 + number))
     await ask_for_reload(client, daemon, by_signal=by_signal, is_broken=is_broken)
     after, keys_after = await in_force(client), await key_ids(client)
     if is_broken:
         assert after == before
         assert keys_after == keys_before
+        assert await asyncio.to_thread(tls.shown, daemon) == shown_before
     else:
         assert {name for name in after if after[name] != before[name]} == {"control.max_streams", "control.drain_s"}
         assert after["control.max_streams"] == str(100 + number)
         assert f"newcomer-{100 + number}" in keys_after
+        assert await asyncio.to_thread(tls.shown, daemon) == tls.expected(name)
     assert (await client.server_info()).limits["max_streams"] == int(after["control.max_streams"])
 
 
