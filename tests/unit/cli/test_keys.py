@@ -4,7 +4,6 @@ import json
 import stat
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,10 @@ from esperd.leyline.keyring import Key, KeyRing, KeyState
 
 
 @pytest.fixture(autouse=True)
-def _nobody_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _nobody_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither an address nor a key of the caller's environment."""
     for name in ("ESPER_ADDRESS", "ESPER_KEY", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
-    yield
 
 
 def keys(*arguments: object) -> Result:
