@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
         ["mypy"],
         ["lint-imports"],
         ["buf", "lint", "protos"],
+        # What was released stays valid; at a release: buf build protos --exclude-source-info -o protos/released.binpb
+        ["buf", "breaking", "protos", "--against", "protos/released.binpb"],
     ],
     ids=lambda command: " ".join(command),
 )

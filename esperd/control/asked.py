@@ -161,8 +161,11 @@ def _target_rule(message: command_pb2.AdaptationCommand) -> str:
     target = message.target_seed_id
     if not message.HasField("seed_operation"):
         return "must be empty: only seed operations name a seed" if target else ""
-    if message.seed_operation.operation == vocabulary_pb2.SEED_OPERATION_GERMINATE:
-        return "must be empty: GERMINATE makes a new seed" if target else ""
+    match message.seed_operation.operation:
+        case vocabulary_pb2.SEED_OPERATION_UNKNOWN:
+            return ""  # itself a fault
+        case vocabulary_pb2.SEED_OPERATION_GERMINATE:
+            return "must be empty: GERMINATE makes a new seed" if target else ""
     return "" if target else "is required"
 
 

@@ -214,7 +214,7 @@ def _in_words(rule_id: str, message: str, value: Any, limit: Any) -> str:
             return "is not a finite number"
         case "float" | "double" | "uint32" | "uint64", _:
             bounds = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-            return f"is {value:.15g}; it {bounds}"
+            return f"is {value if isinstance(value, int) else format(value, '.9g')}; it {bounds}"
         case "timestamp", "gt":
             return "must be a time after 1970"
     return message

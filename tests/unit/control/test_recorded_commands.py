@@ -14,11 +14,13 @@ from esperd.control.asked import Asked
 from esperd.control.batches import read_batch, read_decision, read_single
 from esperd.control.command_desk import Submission
 from esperd.control.command_messages import CLEAR_EMERGENCY, DAEMON, RAISE_EMERGENCY, STOP_RUN
+from esperd.control.errors import InvalidRequest
 from esperd.control.recorded_commands import own_payload, to_command
 from esperd.leyline.commands import (
     ApplyAt,
     Command,
     EmergencyCommand,
+    PauseCommand,
     Payload,
     PolicyPresence,
     StopCommand,
@@ -159,6 +161,24 @@ def test_what_the_daemon_itself_told_the_trainer(presence: PolicyPresence) -> No
     assert to_command(record(DAEMON, data, "PolicyPresence", request_id="")).payload == presence
 
 
+@pytest.mark.parametrize(
+    "loosened",
+    [
+        {"reason": "r" * 5000},
+        {"request_id": "x" * 500},
+        {"risk": [pb.RiskVerdict(rule="loss_spike", action="shrug")] * 200},
+        {"apply_at": pb.ApplyAt(global_step=2**64 - 1)},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_was_accepted_under_other_rules_is_still_read(loosened: dict[str, object]) -> None:
+    """The contract's rules are for what comes in: one that is tightened must not make an old journal unreadable."""
+    data = message("pause", **loosened).SerializeToString()
+    with pytest.raises(InvalidRequest):
+        read_single(data, b"")
+    assert to_command(record(SERVICE + "SubmitCommand", data)).payload == PauseCommand()
+
+
 def test_every_kind_of_payload_is_covered() -> None:
     """A kind that is added to the contract must be added here."""
     tested = {type(read_single(message(kind).SerializeToString(), b"").asked.payload) for kind in PAYLOADS}
@@ -171,6 +191,8 @@ def test_every_kind_of_payload_is_covered() -> None:
     [
         (SERVICE + "SubmitCommand", b"\xff\xff", "seed"),
         (SERVICE + "SubmitCommand", b"", "seed"),
+        (SERVICE + "SubmitCommand", pb.AdaptationCommand(run_control={"action": 9}).SerializeToString(), "pause"),
+        (SERVICE + "SubmitCommand", pb.AdaptationCommand(rollback={}).SerializeToString(), "rollback"),
         (DAEMON, b"", "PolicyPresence"),
         (DAEMON, b"{}", "PolicyPresence"),
         (DAEMON, b'{"present":true,"detail":"x"}', "Nothing"),
