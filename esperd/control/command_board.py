@@ -9,11 +9,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from esperd.control.command_messages import watch_bytes
+from esperd.control.command_messages import change_bytes, watch_bytes
+from esperd.control.streams import SharedBytes
 from esperd.leyline.commands import Outcome
 from esperd.oona.feed import Feed
-from esperd.oona.feed_values import FeedItem, ResumeToken
+from esperd.oona.feed_values import Delivery, FeedItem, ResumeToken
 from esperd.oona.records import CommandRecord, Settlement, as_settled
+
+MAX_WAITING = 16_384
+"""Changes of commands that may wait for one reader: 64 full batches."""
+MAX_REMEMBERED = 65_536
+"""Changes of commands from which a reader can resume; fewer when they are large."""
 
 
 def feed_epoch(epoch: bytes, name: str) -> bytes:
@@ -25,8 +31,9 @@ class CommandBoard:
     """The commands in flight, and the feed of all changes."""
 
     def __init__(self, epoch: bytes) -> None:
-        self._epoch = feed_epoch(epoch, "commands")
-        self.feed: Feed[None] = Feed(self._epoch)
+        self._shared = SharedBytes(_delivery)
+        self.max_waiting = MAX_WAITING
+        self.feed: Feed[None] = Feed(feed_epoch(epoch, "commands"), max_items=MAX_REMEMBERED)
         self._open: dict[str, CommandRecord] = {}
         self._open_seeds: Counter[int] = Counter()
         self._acknowledgements: dict[str, asyncio.Future[Outcome]] = {}
@@ -41,6 +48,18 @@ class CommandBoard:
     def listen(self, listener: Callable[[CommandRecord], None]) -> None:
         """Have `listener` called with every command that got its durable outcome."""
         self._listeners.append(listener)
+
+    def opening_bytes(self) -> bytes:
+        """A bookmark: from here on nothing will be missed."""
+        return watch_bytes((), self.feed.token)
+
+    def delivery_bytes(self, delivery: Delivery[None]) -> bytes:
+        """A serialised WatchCommandsResponse with the commands that changed, or a bookmark."""
+        return self._shared.of(delivery)
+
+    def draining_bytes(self, token: ResumeToken) -> bytes:
+        """The last message of a watch when the daemon drains."""
+        return watch_bytes((), token, draining=True)
 
     def is_seed_busy(self, seed_id: int) -> bool:
         """Whether a command about this seed is in flight."""
@@ -132,6 +151,10 @@ class CommandBoard:
         if not self.feed.is_known:  # a quarter of what a command costs would be spent on watchers that never came
             self.feed.skip(revision)
             return
-        token = ResumeToken(self._epoch, revision).encode()
-        data = watch_bytes(records, token)
-        self.feed.publish(revision, [FeedItem(revision, "commands", data, None)])
+        items = [FeedItem(revision, record.command_id, change_bytes(record), None) for record in records]
+        self.feed.publish(revision, items)
+
+
+def _delivery(delivery: Delivery[None]) -> bytes:
+    changes = (item.data for item in delivery.items)
+    return watch_bytes(changes, delivery.token, num_conflated=delivery.num_conflated)

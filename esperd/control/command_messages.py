@@ -3,7 +3,7 @@
 Pure. The request is shown from the very bytes that were signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from esper.leyline.v1 import command_pb2, command_service_pb2
 
@@ -11,6 +11,7 @@ from esperd.control.errors import command_error
 from esperd.control.shown import timestamp, wire
 from esperd.control.wire_bytes import submessage
 from esperd.leyline.commands import Refusal
+from esperd.oona.feed_values import ResumeToken
 from esperd.oona.records import CommandRecord
 
 STOP_RUN = "/esper.leyline.v1.RunService/StopRun"
@@ -66,11 +67,19 @@ def refusal_of(record: CommandRecord) -> command_pb2.CommandError | None:
     return command_error(Refusal(record.refusal_reason, record.refusal_message, record.refusal_metadata))
 
 
-def watch_bytes(records: Sequence[CommandRecord], resume_token: bytes, *, draining: bool = False) -> bytes:
-    """One change of WatchCommands, or a bookmark when there are no records, serialised."""
-    tail = command_service_pb2.WatchCommandsResponse(resume_token=resume_token, draining=draining)
-    commands = [submessage(_COMMANDS_FIELD, command_bytes(record)) for record in records]
-    return b"".join(commands) + tail.SerializeToString()
+def change_bytes(record: CommandRecord) -> bytes:
+    """The command as a part of a WatchCommandsResponse, serialised."""
+    return submessage(_COMMANDS_FIELD, command_bytes(record))
+
+
+def watch_bytes(
+    changes: Iterable[bytes], token: ResumeToken, *, num_conflated: int = 0, draining: bool = False
+) -> bytes:
+    """A WatchCommandsResponse with these changes, or a bookmark when there are none, serialised."""
+    tail = command_service_pb2.WatchCommandsResponse(
+        resume_token=token.encode(), revision=token.revision, num_conflated=num_conflated, draining=draining
+    )
+    return b"".join((*changes, tail.SerializeToString()))
 
 
 def _request(record: CommandRecord) -> command_pb2.AdaptationCommand:

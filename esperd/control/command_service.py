@@ -16,27 +16,25 @@ from esperd.control.batches import read_batch, read_single
 from esperd.control.call import Call, Receive, Route, Send, Shape
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import Answer, CommandDesk, Origin, Submission
-from esperd.control.command_messages import command_message, refusal_of, watch_bytes
+from esperd.control.command_messages import command_message, refusal_of
 from esperd.control.errors import command_error
 from esperd.control.gate import Gate
 from esperd.control.pacing import COMMAND_UNITS, Pacer
 from esperd.control.pages import page_size
 from esperd.control.shown import wire
-from esperd.control.streams import follow, resume_token
+from esperd.control.streams import read_wishes, watch
 from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import Verified
 from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import CommandState
-from esperd.oona.feed_values import Compacted, Delivery, ResumeToken
 from esperd.oona.journal import Journal
 from esperd.oona.records import CommandQuery, CommandRecord
 
 _SERVICE = "/esper.leyline.v1.CommandService/"
 CANCEL_WAIT_S = 30.0
 MAX_BATCHES_IN_FLIGHT = 16
-BOOKMARK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +144,8 @@ class CommandService:
         return command_service_pb2.ListCommandsResponse(commands=commands, next_page_token=page.next_page_token)
 
     async def watch_commands(self, _: Call, request: command_service_pb2.WatchCommandsRequest, send: Send) -> None:
-        """Every change from now on, or from a token on."""
-        feed = self._board.feed
-        since = resume_token(request.resume_token)
-        try:
-            subscription = feed.subscribe(since)
-        except Compacted:
-            if not request.restart_on_gap:
-                raise
-            subscription = feed.subscribe()
-        if not request.resume_token:
-            # Says from where on nothing will be missed.
-            subscription.offer_bookmark(feed.token.revision)
-
-        async def deliver(delivery: Delivery[None]) -> None:
-            for item in delivery.items:
-                await send(item.data)
-            if delivery.is_bookmark:
-                await send(watch_bytes((), delivery.token.encode()))
-
-        async def drained(token: ResumeToken) -> None:
-            await send(watch_bytes((), token.encode(), draining=True))
-
-        await follow(feed, subscription, bookmark_every_s=BOOKMARK_S, deliver=deliver, drained=drained)
+        """Every change from now on, or from a token on; or the newest state of each command that changed."""
+        await watch(self._board, read_wishes(request, begins_anew=request.restart_on_gap), send)
 
     async def command_stream(self, call: Call, receive: Receive, send: Send) -> None:
         """Signed batches up, receipts down, in order."""

@@ -23,10 +23,14 @@ from esperd.control.deltas import (
     TimelinesChanged,
     changes,
 )
+from esperd.control.streams import SharedBytes
 from esperd.control.wire_bytes import submessage
 from esperd.leyline.views import Snapshot
 from esperd.oona.feed import Feed
 from esperd.oona.feed_values import Delivery, FeedItem, ResumeToken
+
+MAX_WAITING = 1024
+"""Changes that may wait for one reader: minutes of a run."""
 
 
 class StateBoard:
@@ -35,7 +39,8 @@ class StateBoard:
     def __init__(self, epoch: bytes, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._snapshot_bytes: bytes | None = None
-        self._last_delivery: tuple[tuple[FeedItem[None], ...], bytes] | None = None
+        self._shared = SharedBytes(_delivery)
+        self.max_waiting = MAX_WAITING
         self.feed: Feed[None] = Feed(feed_epoch(epoch, "state"), snapshot.revision)
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -51,7 +56,7 @@ class StateBoard:
         items = [FeedItem(revision, key, _delta(change, snapshot).SerializeToString(), None) for key, change in found]
         self.feed.publish(revision, items)
 
-    def snapshot_bytes(self) -> bytes:
+    def opening_bytes(self) -> bytes:
         """A serialised WatchStateResponse with everything, at the feed's revision."""
         if self._snapshot_bytes is None:
             message = state_service_pb2.WatchStateResponse(
@@ -64,24 +69,20 @@ class StateBoard:
 
     def delivery_bytes(self, delivery: Delivery[None]) -> bytes:
         """A serialised WatchStateResponse with a delta, or a bookmark; the same object for the same changes."""
-        last = self._last_delivery
-        if last is not None and last[0] is delivery.items and not delivery.num_conflated and delivery.items:
-            return last[1]
-        data = _head(delivery.token, delivery.num_conflated) + _delta_field(delivery.items)
-        if not delivery.num_conflated:
-            self._last_delivery = (delivery.items, data)
-        return data
+        return self._shared.of(delivery)
+
+    def draining_bytes(self, token: ResumeToken) -> bytes:
+        """The last message of a watch when the daemon drains."""
+        return _head(token, draining=True)
 
 
-def draining_bytes(token: ResumeToken) -> bytes:
-    """The last message of a watch when the daemon drains."""
-    message = state_service_pb2.WatchStateResponse(revision=token.revision, resume_token=token.encode(), draining=True)
-    return message.SerializeToString()
+def _delivery(delivery: Delivery[None]) -> bytes:
+    return _head(delivery.token, num_conflated=delivery.num_conflated) + _delta_field(delivery.items)
 
 
-def _head(token: ResumeToken, num_conflated: int) -> bytes:
+def _head(token: ResumeToken, *, num_conflated: int = 0, draining: bool = False) -> bytes:
     message = state_service_pb2.WatchStateResponse(
-        revision=token.revision, resume_token=token.encode(), num_conflated=num_conflated
+        revision=token.revision, resume_token=token.encode(), num_conflated=num_conflated, draining=draining
     )
     return message.SerializeToString()
 

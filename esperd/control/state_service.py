@@ -11,13 +11,12 @@ from esperd.bridge.bridge import TrainerPort
 from esperd.control import shown
 from esperd.control.call import Call, Route, Send, Shape
 from esperd.control.histories import find_run, read_all
-from esperd.control.state_board import StateBoard, draining_bytes
-from esperd.control.streams import follow, resume_token
+from esperd.control.state_board import StateBoard
+from esperd.control.streams import read_wishes, watch
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.restore_points import is_on, lineage
 from esperd.leyline.views import Snapshot, TimelineEvent, TransitionEvent
 from esperd.leyline.vocabulary import Stage
-from esperd.oona.feed_values import Compacted, Delivery, FeedPolicy, ResumeToken
 from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind
 
@@ -105,30 +104,7 @@ class StateService:
 
     async def watch_state(self, _: Call, request: state_service_pb2.WatchStateRequest, send: Send) -> None:
         """A snapshot, or what came after a token, then every change."""
-        policy, bookmark_s = _wishes(request)
-        feed = self._board.feed
-        since = resume_token(request.resume_token)
-        try:
-            subscription = feed.subscribe(since, policy)
-        except Compacted:
-            if not request.resnapshot_on_gap:
-                raise
-            since, subscription = None, feed.subscribe(policy=policy)
-        # Taken before the first await: it belongs to the revision at which the subscription begins.
-        snapshot = self._board.snapshot_bytes() if since is None else None
-
-        async def deliver(delivery: Delivery[None]) -> None:
-            await send(self._board.delivery_bytes(delivery))
-
-        async def drained(token: ResumeToken) -> None:
-            await send(draining_bytes(token))
-
-        try:
-            if snapshot is not None:
-                await send(snapshot)
-            await follow(feed, subscription, bookmark_every_s=bookmark_s, deliver=deliver, drained=drained)
-        finally:
-            subscription.close()
+        await watch(self._board, read_wishes(request, begins_anew=request.resnapshot_on_gap), send)
 
     async def _gone_seeds(self) -> list[state_pb2.SeedState]:
         stories: dict[int, list[TransitionEvent]] = {}
@@ -146,11 +122,6 @@ class StateService:
         query = HistoryQuery(kinds=(RowKind.TRANSITION,), seed_id=seed_id, after_revision=span.begin)
         rows = await read_all(self._journal, query)
         return [row.record for row in rows if isinstance(row.record, TransitionEvent)]
-
-
-def _wishes(request: state_service_pb2.WatchStateRequest) -> tuple[FeedPolicy, float]:
-    is_latest = request.delivery == state_service_pb2.DELIVERY_POLICY_LATEST
-    return FeedPolicy.LATEST if is_latest else FeedPolicy.EVERY, request.bookmark_interval_s or DEFAULT_BOOKMARK_S
 
 
 def _present(seed_id: int, snapshot: Snapshot) -> state_pb2.SeedState | None:

@@ -124,8 +124,9 @@ async def test_watch_state_latest_sends_the_newest_of_each_thing(stage: Theatre)
         (message,) = await deltas(call, 1)
         assert message.revision > revision
         revision = message.revision
-        num_seen, num_conflated = num_seen + 1, num_conflated + message.num_conflated
-    assert num_seen + num_conflated == 200
+        num_seen += message.delta.HasField("run") + len(message.delta.seeds)
+        num_conflated += message.num_conflated
+    assert num_seen + num_conflated == 400, "the run and the seed that ages with its steps"
 
 
 async def test_watch_commands_tells_acceptance_and_outcome(stage: Theatre) -> None:

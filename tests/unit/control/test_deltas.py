@@ -63,7 +63,7 @@ def test_a_seed_ages_for_who_watches_as_for_who_looks() -> None:
     delivery = subscription.take()
     assert delivery is not None
     followed = state_service_pb2.WatchStateResponse.FromString(board.delivery_bytes(delivery)).delta
-    looked_at = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes()).snapshot
+    looked_at = state_service_pb2.WatchStateResponse.FromString(board.opening_bytes()).snapshot
     assert list(followed.seeds) == list(looked_at.seeds)
     assert followed.seeds[0].age_steps == 60
 
@@ -120,7 +120,7 @@ def test_a_revision_is_published_once() -> None:
     board = StateBoard(EPOCH, before)
     board.publish(before)
     assert board.feed.token.revision == 5
-    message = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes())
+    message = state_service_pb2.WatchStateResponse.FromString(board.opening_bytes())
     assert (message.revision, len(message.snapshot.sites), message.snapshot.run.task) == (5, 2, "digits")
 
 
@@ -129,7 +129,7 @@ def test_timelines_and_restore_points_come_as_wholes() -> None:
     point = RestorePoint(50, 1, "c", True, True, 10)
     before = replace(first_snapshot(), restore_points=(point,))
     board = StateBoard(EPOCH, before)
-    snapshot = state_service_pb2.WatchStateResponse.FromString(board.snapshot_bytes()).snapshot
+    snapshot = state_service_pb2.WatchStateResponse.FromString(board.opening_bytes()).snapshot
     assert [(found.checkpoint_id, found.in_memory) for found in snapshot.restore_points] == [("c", True)]
     assert [(found.timeline, found.parent) for found in snapshot.timelines] == [(1, 0)]
     subscription = board.feed.subscribe()
