@@ -2,8 +2,8 @@
 
 Event loop only. The trainer is told first and the journal after it: an emergency must not stand behind a slow disk.
 Answered when the trainer has acknowledged it and its outcome is durable, so that a kill of the daemon changes nothing
-of what was answered; with a disk that is stuck it is answered without that when the deadline has come, and a notice
-says so.
+of what was answered; with a disk that is stuck it is answered without that when the deadline has come: the answer says
+so, and a notice.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class EmergencyService:
         if signal.run_id not in ("", run_id):
             raise EsperdError("RUN_UNKNOWN", run_id=signal.run_id)
         handed = await self._hand_over(call, asked.request_id, asked.reason, data, asked.level, "")
-        outcome = await self._acknowledged(handed, asked.acknowledge_within_s)
+        outcome, is_durable = await self._acknowledged(handed, asked.acknowledge_within_s)
         snapshot = self._port.snapshot()
         emergency = _find(snapshot, handed.emergency_id)
         if emergency is None:
@@ -98,7 +98,10 @@ class EmergencyService:
                 handed.emergency_id, asked.level, asked.reason, call.signer.principal, step, now_s
             )
         return emergency_service_pb2.RaiseEmergencyResponse(
-            emergency=shown.emergency(emergency), global_step=outcome.global_step, revision=outcome.revision
+            emergency=shown.emergency(emergency),
+            global_step=outcome.global_step,
+            revision=outcome.revision,
+            durable=is_durable,
         )
 
     async def clear_emergency(self, call: Call, data: bytes) -> emergency_service_pb2.ClearEmergencyResponse:
@@ -106,9 +109,11 @@ class EmergencyService:
         asked = parse(emergency_service_pb2.ClearEmergencyPayload, data)
         level = EmergencyLevel.UNSPECIFIED
         handed = await self._hand_over(call, asked.request_id, asked.reason, data, level, asked.emergency_id)
-        outcome = await self._acknowledged(handed, DEFAULT_ACKNOWLEDGE_MS / 1e3)
+        outcome, is_durable = await self._acknowledged(handed, DEFAULT_ACKNOWLEDGE_MS / 1e3)
         standing = [view for view in self._port.snapshot().emergencies if view.emergency_id != asked.emergency_id]
-        return emergency_service_pb2.ClearEmergencyResponse(level=_level(standing), revision=outcome.revision)
+        return emergency_service_pb2.ClearEmergencyResponse(
+            level=_level(standing), revision=outcome.revision, durable=is_durable
+        )
 
     async def list_emergencies(
         self, _: Call, __: emergency_service_pb2.ListEmergenciesRequest
@@ -176,8 +181,8 @@ class EmergencyService:
             accepted_step=self._port.snapshot().run.global_step,
         )
 
-    async def _acknowledged(self, handed: _Handed, within_s: float) -> Outcome:
-        """Wait for the trainer, and for the disk as long as there is time.
+    async def _acknowledged(self, handed: _Handed, within_s: float) -> tuple[Outcome, bool]:
+        """Wait for the trainer, and for the disk as long as there is time; the answer, and whether it is durable.
 
         Raises:
             EsperdError: EMERGENCY_UNACKNOWLEDGED, DRAINING, or why the trainer refused.
@@ -193,9 +198,10 @@ class EmergencyService:
             raise EsperdError(outcome.refusal.reason, **outcome.refusal.metadata)
         if outcome.state is not CommandState.APPLIED:
             raise EsperdError("EMERGENCY_UNACKNOWLEDGED", emergency_id=handed.emergency_id)
-        if not await self._recorder.wait_settled(handed.command_id, deadline_s - self._monotonic()):
+        is_durable = await self._recorder.wait_settled(handed.command_id, deadline_s - self._monotonic())
+        if not is_durable:
             self._recorder.append_later(self._unwritten(handed, outcome))
-        return outcome
+        return outcome, is_durable
 
     def _unwritten(self, handed: _Handed, outcome: Outcome) -> NoticeEvent:
         text = f"{handed.emergency_id} was answered before it was durable: the journal cannot be written in time"

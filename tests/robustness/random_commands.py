@@ -158,7 +158,8 @@ class RandomCommands:
         level = self._source.randint(words.EMERGENCY_LEVEL_NOTICE, words.EMERGENCY_LEVEL_HALT)
         performance = self._performance
         raised = performance.call(lambda client: client.raise_emergency(level, name, request_id=name))  # type: ignore[arg-type]
-        performance.answers.append(Answer(name))
+        if raised.durable:
+            performance.answers.append(Answer(name))
         self._clear(raised.emergency.emergency_id)
 
     def _clear(self, emergency_id: str) -> None:

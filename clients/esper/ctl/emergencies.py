@@ -12,6 +12,8 @@ from esper.leyline.v1 import vocabulary_pb2
 
 LEVELS = [name.removeprefix("EMERGENCY_LEVEL_") for name in vocabulary_pb2.EmergencyLevel.keys()[1:]]
 
+_NOT_DURABLE = "\nthe journal cannot be written: a daemon that is killed now knows nothing of this at its next start"
+
 
 @click.group()
 def emergency() -> None:
@@ -33,6 +35,7 @@ def raise_(where: Where, level: str, reason: str, request_id: str, output: str) 
             answer = client.raise_emergency(wanted, reason, origin="esperctl", request_id=request_id)
         raised = answer.emergency
         text = f"emergency {raised.emergency_id} {words.level(raised.level)} acknowledged at step {answer.global_step}"
+        text += "" if answer.durable else _NOT_DURABLE
         show(answer, output, lambda: text)
 
     run_reporting(send)
@@ -50,7 +53,8 @@ def clear(where: Where, emergency_id: str, reason: str, request_id: str, output:
     def send() -> None:
         with where.client() as client:
             answer = client.clear_emergency(emergency_id, reason, request_id=request_id)
-        show(answer, output, lambda: f"cleared; the level is now {words.level(answer.level)}")
+        text = f"cleared; the level is now {words.level(answer.level)}" + ("" if answer.durable else _NOT_DURABLE)
+        show(answer, output, lambda: text)
 
     run_reporting(send)
 

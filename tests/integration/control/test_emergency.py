@@ -156,16 +156,17 @@ async def test_an_answered_emergency_is_durable(stage: Theatre) -> None:
     answer = await raise_one(stage)
     kept = await stage.journal.get_command(answer.emergency.emergency_id.removeprefix("e-"))
     assert kept is not None
+    assert answer.durable
     assert (kept.method, kept.state.name, kept.global_step) == (RAISE, "APPLIED", answer.global_step)
 
 
 async def test_a_stuck_disk_holds_an_emergency_for_its_deadline_at_most(stage: Theatre) -> None:
-    """It is answered then, for the trainer has it, and the history tells that the answer came before the row."""
+    """It is answered then, for the trainer has it; the answer says that it is not durable, and so does the history."""
     goes_on = threading.Event()
     stage.journal._writer.submit(goes_on.wait)
     try:
         answer = await raise_one(stage, acknowledge_within_ms=200)
-        assert answer.emergency.level == 4
+        assert (answer.emergency.level, answer.durable) == (4, False)
         assert (await stage.journal.list_commands(CommandQuery())).rows == ()
     finally:
         goes_on.set()

@@ -39,6 +39,8 @@ class Accepted:
     asked_s: float
     """When it was asked for the first time."""
     answered_s: float
+    durable: bool = True
+    """False when the answer said that the disk had not taken it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ class Round:
         answers = [
             Answer(request_id, command_id)
             for event in accepted
+            if event.durable
             for request_id, command_id in zip(
                 event.request_ids, event.command_ids or ("",) * len(event.request_ids), strict=True
             )

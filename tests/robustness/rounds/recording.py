@@ -69,9 +69,12 @@ class RecordingClient(AsyncClient):
             answer = "" if isinstance(refusal, Unreachable) else refusal.reason
         self.notes.write(Replayed(call.method, answer))
 
-    def note_accepted(self, way: str, request_ids: Sequence[str], command_ids: Sequence[str], asked_s: float) -> None:
+    def note_accepted(
+        self, way: str, request_ids: Sequence[str], command_ids: Sequence[str], asked_s: float, *, durable: bool = True
+    ) -> None:
         """Note an answer that says yes."""
-        self.notes.write(Accepted(way, tuple(request_ids), tuple(command_ids), asked_s, time.monotonic()))
+        now_s = time.monotonic()
+        self.notes.write(Accepted(way, tuple(request_ids), tuple(command_ids), asked_s, now_s, durable))
 
     def note_outcome(self, command: Command) -> None:
         """Note what the client was told of a command."""

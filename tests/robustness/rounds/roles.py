@@ -207,7 +207,7 @@ class _Desk:
 def _raise(client: RecordingClient, level: int, name: str) -> Callable[[float], Awaitable[str]]:
     async def send(asked_s: float) -> str:
         answer = await client.raise_emergency(level, name, request_id=name)  # type: ignore[arg-type]  # of the enum
-        client.note_accepted("emergency", [name], [], asked_s)
+        client.note_accepted("emergency", [name], [], asked_s, durable=answer.durable)
         return answer.emergency.emergency_id
 
     return send
@@ -215,8 +215,8 @@ def _raise(client: RecordingClient, level: int, name: str) -> Callable[[float], 
 
 def _clear(client: RecordingClient, emergency_id: str, name: str) -> Callable[[float], Awaitable[None]]:
     async def send(asked_s: float) -> None:
-        await client.clear_emergency(emergency_id, name, request_id=name)
-        client.note_accepted("clear", [name], [], asked_s)
+        answer = await client.clear_emergency(emergency_id, name, request_id=name)
+        client.note_accepted("clear", [name], [], asked_s, durable=answer.durable)
 
     return send
 

@@ -227,7 +227,7 @@ class _Emergencies(emergency_grpc.EmergencyServiceServicer):
         payload = self.daemon.admit(context, "EmergencyService/RaiseEmergency", request.envelope)
         signal = emergency_pb.EmergencySignal.FromString(payload)
         raised = state.Emergency(emergency_id="e-1", level=signal.level, reason=signal.reason, origin=signal.origin)
-        return emergency_pb.RaiseEmergencyResponse(emergency=raised, global_step=406, revision=78)
+        return emergency_pb.RaiseEmergencyResponse(emergency=raised, global_step=406, revision=78, durable=True)
 
     def ClearEmergency(self, request: Any, context: Any) -> emergency_pb.ClearEmergencyResponse:  # noqa: N802
         self.daemon.admit(context, "EmergencyService/ClearEmergency", request.envelope)

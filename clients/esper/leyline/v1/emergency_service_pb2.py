@@ -29,7 +29,7 @@ from esper.leyline.v1 import state_pb2 as esper_dot_leyline_dot_v1_dot_state__pb
 from esper.leyline.v1 import vocabulary_pb2 as esper_dot_leyline_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/emergency_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\"\x9d\x02\n\x0f\x45mergencySignal\x12\x18\n\x07version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01\x12<\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevelB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1b\n\x06reason\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x08\xc8\x01\x01\x12\x18\n\x06origin\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06run_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x1f\n\nrequest_id\x18\n \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12(\n\x15\x61\x63knowledge_within_ms\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xe0\xd4\x03J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x08\x10\tJ\x04\x08\t\x10\n\"K\n\x15RaiseEmergencyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"o\n\x16RaiseEmergencyResponse\x12.\n\temergency\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\"x\n\x15\x43learEmergencyPayload\x12!\n\x0c\x65mergency_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x08\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\"K\n\x15\x43learEmergencyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"[\n\x16\x43learEmergencyResponse\x12/\n\x05level\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x18\n\x16ListEmergenciesRequest\"|\n\x17ListEmergenciesResponse\x12\x30\n\x0b\x65mergencies\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel2\xea\x02\n\x10\x45mergencyService\x12q\n\x0eRaiseEmergency\x12\'.esper.leyline.v1.RaiseEmergencyRequest\x1a(.esper.leyline.v1.RaiseEmergencyResponse\"\x0c\xaa\xbc\x18\x08\x08\x03\x10\x01\x18\x01 \x01\x12q\n\x0e\x43learEmergency\x12\'.esper.leyline.v1.ClearEmergencyRequest\x1a(.esper.leyline.v1.ClearEmergencyResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01 \x01\x12p\n\x0fListEmergencies\x12(.esper.leyline.v1.ListEmergenciesRequest\x1a).esper.leyline.v1.ListEmergenciesResponse\"\x08\xaa\xbc\x18\x04\x08\x01 \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(esper/leyline/v1/emergency_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1f\x65sper/leyline/v1/envelope.proto\x1a\x1e\x65sper/leyline/v1/options.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a!esper/leyline/v1/vocabulary.proto\"\x9d\x02\n\x0f\x45mergencySignal\x12\x18\n\x07version\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x18\x01\x12<\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevelB\x0b\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x1b\n\x06reason\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x08\xc8\x01\x01\x12\x18\n\x06origin\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x18\n\x06run_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03(\x80\x01\x12\x1f\n\nrequest_id\x18\n \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12(\n\x15\x61\x63knowledge_within_ms\x18\x0b \x01(\rB\t\xbaH\x06*\x04\x18\xe0\xd4\x03J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x08\x10\tJ\x04\x08\t\x10\n\"K\n\x15RaiseEmergencyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"\x80\x01\n\x16RaiseEmergencyResponse\x12.\n\temergency\x18\x01 \x01(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12\x13\n\x0bglobal_step\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07\x64urable\x18\x04 \x01(\x08\"x\n\x15\x43learEmergencyPayload\x12!\n\x0c\x65mergency_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x08\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03(\x80\x01\xc8\x01\x01\"K\n\x15\x43learEmergencyRequest\x12\x32\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.SignedEnvelope\"l\n\x16\x43learEmergencyResponse\x12/\n\x05level\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07\x64urable\x18\x03 \x01(\x08\"\x18\n\x16ListEmergenciesRequest\"|\n\x17ListEmergenciesResponse\x12\x30\n\x0b\x65mergencies\x18\x01 \x03(\x0b\x32\x1b.esper.leyline.v1.Emergency\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel2\xea\x02\n\x10\x45mergencyService\x12q\n\x0eRaiseEmergency\x12\'.esper.leyline.v1.RaiseEmergencyRequest\x1a(.esper.leyline.v1.RaiseEmergencyResponse\"\x0c\xaa\xbc\x18\x08\x08\x03\x10\x01\x18\x01 \x01\x12q\n\x0e\x43learEmergency\x12\'.esper.leyline.v1.ClearEmergencyRequest\x1a(.esper.leyline.v1.ClearEmergencyResponse\"\x0c\xaa\xbc\x18\x08\x08\x05\x10\x01\x18\x01 \x01\x12p\n\x0fListEmergencies\x12(.esper.leyline.v1.ListEmergenciesRequest\x1a).esper.leyline.v1.ListEmergenciesResponse\"\x08\xaa\xbc\x18\x04\x08\x01 \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,18 +66,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMERGENCYSIGNAL']._serialized_end=507
   _globals['_RAISEEMERGENCYREQUEST']._serialized_start=509
   _globals['_RAISEEMERGENCYREQUEST']._serialized_end=584
-  _globals['_RAISEEMERGENCYRESPONSE']._serialized_start=586
-  _globals['_RAISEEMERGENCYRESPONSE']._serialized_end=697
-  _globals['_CLEAREMERGENCYPAYLOAD']._serialized_start=699
-  _globals['_CLEAREMERGENCYPAYLOAD']._serialized_end=819
-  _globals['_CLEAREMERGENCYREQUEST']._serialized_start=821
-  _globals['_CLEAREMERGENCYREQUEST']._serialized_end=896
-  _globals['_CLEAREMERGENCYRESPONSE']._serialized_start=898
-  _globals['_CLEAREMERGENCYRESPONSE']._serialized_end=989
-  _globals['_LISTEMERGENCIESREQUEST']._serialized_start=991
-  _globals['_LISTEMERGENCIESREQUEST']._serialized_end=1015
-  _globals['_LISTEMERGENCIESRESPONSE']._serialized_start=1017
-  _globals['_LISTEMERGENCIESRESPONSE']._serialized_end=1141
-  _globals['_EMERGENCYSERVICE']._serialized_start=1144
-  _globals['_EMERGENCYSERVICE']._serialized_end=1506
+  _globals['_RAISEEMERGENCYRESPONSE']._serialized_start=587
+  _globals['_RAISEEMERGENCYRESPONSE']._serialized_end=715
+  _globals['_CLEAREMERGENCYPAYLOAD']._serialized_start=717
+  _globals['_CLEAREMERGENCYPAYLOAD']._serialized_end=837
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_start=839
+  _globals['_CLEAREMERGENCYREQUEST']._serialized_end=914
+  _globals['_CLEAREMERGENCYRESPONSE']._serialized_start=916
+  _globals['_CLEAREMERGENCYRESPONSE']._serialized_end=1024
+  _globals['_LISTEMERGENCIESREQUEST']._serialized_start=1026
+  _globals['_LISTEMERGENCIESREQUEST']._serialized_end=1050
+  _globals['_LISTEMERGENCIESRESPONSE']._serialized_start=1052
+  _globals['_LISTEMERGENCIESRESPONSE']._serialized_end=1176
+  _globals['_EMERGENCYSERVICE']._serialized_start=1179
+  _globals['_EMERGENCYSERVICE']._serialized_end=1541
 # @@protoc_insertion_point(module_scope)

@@ -36,14 +36,16 @@ class RaiseEmergencyRequest(_message.Message):
     def __init__(self, envelope: _Optional[_Union[_envelope_pb2.SignedEnvelope, _Mapping]] = ...) -> None: ...
 
 class RaiseEmergencyResponse(_message.Message):
-    __slots__ = ("emergency", "global_step", "revision")
+    __slots__ = ("emergency", "global_step", "revision", "durable")
     EMERGENCY_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
     emergency: _state_pb2.Emergency
     global_step: int
     revision: int
-    def __init__(self, emergency: _Optional[_Union[_state_pb2.Emergency, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+    durable: bool
+    def __init__(self, emergency: _Optional[_Union[_state_pb2.Emergency, _Mapping]] = ..., global_step: _Optional[int] = ..., revision: _Optional[int] = ..., durable: _Optional[bool] = ...) -> None: ...
 
 class ClearEmergencyPayload(_message.Message):
     __slots__ = ("emergency_id", "reason", "request_id")
@@ -62,12 +64,14 @@ class ClearEmergencyRequest(_message.Message):
     def __init__(self, envelope: _Optional[_Union[_envelope_pb2.SignedEnvelope, _Mapping]] = ...) -> None: ...
 
 class ClearEmergencyResponse(_message.Message):
-    __slots__ = ("level", "revision")
+    __slots__ = ("level", "revision", "durable")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
     level: _vocabulary_pb2.EmergencyLevel
     revision: int
-    def __init__(self, level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+    durable: bool
+    def __init__(self, level: _Optional[_Union[_vocabulary_pb2.EmergencyLevel, str]] = ..., revision: _Optional[int] = ..., durable: _Optional[bool] = ...) -> None: ...
 
 class ListEmergenciesRequest(_message.Message):
     __slots__ = ()
