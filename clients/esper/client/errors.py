@@ -18,6 +18,7 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _CUT_WHILE_WRITING = "Internal error from Core"
 """What grpc.aio says instead of the true status when a write meets the end of its stream."""
 
+_CUT = "the connection was cut"
 _SIGNS = (
     ("No such file or directory", "there is no such socket"),
     ("Connection refused", "nothing listens there"),
@@ -26,11 +27,11 @@ _SIGNS = (
     ("Name or service not known", "its name is not known"),
     ("No route to host", "there is no way to its machine"),
     ("Network is unreachable", "there is no way to its machine"),
-    ("Socket closed", "the connection was cut"),
-    ("Connection reset", "the connection was cut"),
-    ("Broken pipe", "the connection was cut"),
-    ("GOAWAY", "the connection was cut"),
-    ("stream was cut", "the connection was cut"),
+    ("Socket closed", _CUT),
+    ("Connection reset", _CUT),
+    ("Broken pipe", _CUT),
+    ("GOAWAY", _CUT),
+    ("stream was cut", _CUT),
     ("Hostname Verification Check failed", "its certificate is for other names"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not of the named CA, or has expired"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS there"),
@@ -144,14 +145,17 @@ def _plain_error(code: grpc.StatusCode, details: str, address: str) -> LeylineEr
         details = "the stream was cut"
     elif code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return LeylineError(code.name, code.name, details or code.name)
-    return local_error("DAEMON_UNREACHABLE", address=address, detail=_in_plain_words(code, details))
+    return local_error("DAEMON_UNREACHABLE", address=address, detail=_in_plain_words(code, details, address))
 
 
-def _in_plain_words(code: grpc.StatusCode, details: str) -> str:
+def _in_plain_words(code: grpc.StatusCode, details: str, address: str) -> str:
     """Why nobody answered, without what gRPC says to those who know its insides."""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "it did not answer in time"
-    return next((words for sign, words in _SIGNS if sign.lower() in details.lower()), "it cannot be reached")
+    words = next((words for sign, words in _SIGNS if sign.lower() in details.lower()), "it cannot be reached")
+    if words == _CUT and address.startswith("tls:"):
+        return f"{_CUT}; perhaps the daemon does not know the CA of this certificate"
+    return words
 
 
 def _read_detail(
