@@ -36,23 +36,27 @@ def server_state() -> Watch[server_pb.WatchServerStateResponse]:
 
 def state(*, latest: bool, resnapshot: bool, bookmark_interval_s: int) -> Watch[state_pb.WatchStateResponse]:
     """A snapshot, then deltas."""
-    delivery = state_pb.DELIVERY_POLICY_LATEST if latest else state_pb.DELIVERY_POLICY_EVERY
     return Watch(
         calls.WATCH_STATE,
         lambda token: state_pb.WatchStateRequest(
             resume_token=token,
-            delivery=delivery,
+            delivery=_delivery(latest),
             resnapshot_on_gap=resnapshot,
             bookmark_interval_s=bookmark_interval_s,
         ),
     )
 
 
-def commands(*, restart: bool) -> Watch[command_pb.WatchCommandsResponse]:
+def commands(*, latest: bool, restart: bool, bookmark_interval_s: int) -> Watch[command_pb.WatchCommandsResponse]:
     """Commands as they are accepted and settled."""
     return Watch(
         calls.WATCH_COMMANDS,
-        lambda token: command_pb.WatchCommandsRequest(resume_token=token, restart_on_gap=restart),
+        lambda token: command_pb.WatchCommandsRequest(
+            resume_token=token,
+            delivery=_delivery(latest),
+            restart_on_gap=restart,
+            bookmark_interval_s=bookmark_interval_s,
+        ),
     )
 
 
@@ -67,3 +71,7 @@ def telemetry(
         min_event_level=min_event_level,
     )
     return Watch(calls.STREAM_TELEMETRY, lambda _: request)
+
+
+def _delivery(latest: bool) -> state_pb.DeliveryPolicy:
+    return state_pb.DELIVERY_POLICY_LATEST if latest else state_pb.DELIVERY_POLICY_EVERY

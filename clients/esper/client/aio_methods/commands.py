@@ -108,10 +108,21 @@ class AsyncCommands(AsyncCaller):
         return (await self._carry_out(plans.cancel(command_id, reason))).command
 
     def watch_commands(
-        self, *, resume_token: bytes = b"", restart: bool = True, reconnect_s: float = RECONNECT_S
+        self,
+        *,
+        latest: bool = False,
+        resume_token: bytes = b"",
+        restart: bool = True,
+        bookmark_interval_s: int = 0,
+        reconnect_s: float = RECONNECT_S,
     ) -> AsyncIterator[command_pb.WatchCommandsResponse]:
-        """Commands as they are accepted and settled. With `restart`, a token that is too old starts anew."""
-        return self._watch(watches.commands(restart=restart), resume_token, reconnect_s)
+        """Commands as they are accepted and settled, with bookmarks; only the newest state of each with `latest`.
+
+        The first message is a bookmark. See `watch_state` for `reconnect_s`; with `restart`, a token that is too old
+        starts anew, with such a bookmark, and OUT_OF_RANGE without it.
+        """
+        watch = watches.commands(latest=latest, restart=restart, bookmark_interval_s=bookmark_interval_s)
+        return self._watch(watch, resume_token, reconnect_s)
 
     def command_stream(self, *, max_in_flight: int = 8) -> CommandStream:
         """A stream for high rates: signed batches up, receipts down, several batches under way at once."""
