@@ -30,8 +30,8 @@ from esperd.control.errors import MAX_VIOLATIONS, InvalidRequest, Violation
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-MAX_NAME_CHARS = 128
-"""Of what a caller called a map's entry, as it is shown in a path."""
+MAX_NAME_CHARS = 64
+"""Of what a caller called a map's entry, as it is shown in a path: refusals travel in headers of 8 KiB."""
 SMALL_BYTES = 1024
 """So small a message cannot hold so many faults that telling them takes long."""
 MAX_ENTRIES_FOR_ALL = 512
@@ -190,8 +190,13 @@ def _path(field: FieldPathPb) -> str:
     for element in field.elements:
         path += f".{element.field_name}" if path else element.field_name
         if element.subscript is not None:
-            path += f"[{str(element.subscript.value)[:MAX_NAME_CHARS]}]"
+            path += f"[{_shown(element.subscript.value)}]"
     return path
+
+
+def _shown(key: object) -> str:
+    """An index or a name, in ASCII: in a header any other character takes up to twelve."""
+    return str(key).encode("ascii", "backslashreplace").decode()[:MAX_NAME_CHARS]
 
 
 def _in_words(rule_id: str, message: str, value: Any, limit: Any) -> str:

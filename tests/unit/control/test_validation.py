@@ -1,7 +1,9 @@
 """What breaks a rule of the contract is refused with the path of its field and words that a person can act on."""
 
+import base64
 import contextlib
 import math
+import urllib.parse
 from collections.abc import Iterable
 
 import pytest
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 
 from esperd.control import validation
 from esperd.control.batches import read_batch, read_decision, read_single
-from esperd.control.errors import InvalidRequest, Violation
+from esperd.control.errors import InvalidRequest, Violation, status_of
 from esperd.control.validation import decode, max_entries, parse
 
 Command = command_pb2.AdaptationCommand
@@ -335,6 +337,16 @@ def test_of_many_faults_the_first_ones_are_told() -> None:
     assert len(found) == validation.MAX_VIOLATIONS
     vast = [found.field for found in violations(Batch(commands=bad * 100))]
     assert vast == ["commands[0].risk[0].action"]
+
+
+def test_a_refusal_fits_into_a_header() -> None:
+    """Clients accept 8 KiB; whatever a caller calls its numbers, the refusal that quotes them arrives."""
+    names = {f"{'🌱' * 40}{number}": math.nan for number in range(60)}
+    refusal = refused(germinate(parameters=names, site="🌱" * 400))
+    assert refusal is not None
+    status = status_of(refusal)
+    header = base64.b64encode(status.SerializeToString())
+    assert len(header) + len(urllib.parse.quote(status.message)) < 8000
 
 
 def test_what_has_no_rules_is_not_bounded() -> None:

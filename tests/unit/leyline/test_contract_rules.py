@@ -1,7 +1,11 @@
 """The contract bounds everything that comes from outside, and its rules are ones that can be applied and told."""
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +151,28 @@ def test_the_rules_can_be_applied(kind: Descriptor) -> None:
         for rule in rules_of(field).cel:
             assert rule.message
             assert "-" not in rule.id, "a dash is the sign of a rule between fields"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("command.proto", "string reason = 9", "string reason = 19"),
+        ("command.proto", "uint64 expected_revision = 21", "uint32 expected_revision = 21"),
+        ("command_service.proto", "rpc CancelCommand(", "rpc WithdrawCommand("),
+    ],
+    ids=["a number", "a type", "a method"],
+)
+def test_what_would_break_released_clients_is_found(tmp_path: Path, file: str, old: str, new: str) -> None:
+    """`buf breaking`, as test_quality.py runs it, sees a field that moves or changes and a method that goes."""
+    changed = tmp_path / "protos"
+    shutil.copytree(PROTOS, changed)
+    path = changed / "esper/leyline/v1" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    buf = Path(sys.executable).parent / "buf"
+    command = [str(buf), "breaking", str(changed), "--against", str(PROTOS / "released.binpb")]
+    environment = {"HOME": str(tmp_path), "PATH": "", "BUF_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode != 0
+    assert file in done.stdout, done.stdout + done.stderr
