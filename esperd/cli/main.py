@@ -5,6 +5,7 @@ verbs that compute only. Exit codes: 0 done; 1 refused or failed; 2 bad usage; 3
 """
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -37,6 +38,8 @@ def serve(file: Path, overrides: tuple[str, ...], new_run: bool) -> int:
 
     It goes on with the run that its directory holds, from the very step at which it was left.
     """
+    # Until the daemon listens for it: a reload that comes while Python still loads must not end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from esperd.config.origin import load_configuration
     from esperd.weatherlight.serve import serve as run_daemon
 
