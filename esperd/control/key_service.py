@@ -18,9 +18,11 @@ from esperd.leyline.keyring import Key, KeyState
 
 _SERVICE = "/esper.leyline.v1.AdminService/"
 LOOK_S = 1.0
-"""How often it is looked whether retiring keys are used."""
-WARN_AGAIN_S = 600.0
-"""After a warning about a key, its use is not told again for so long."""
+"""How often keys are looked at."""
+WARN_AGAIN_S = 3600.0
+"""After a warning about a key there is no other for so long."""
+WARN_BEFORE_END_S = 7 * 86400.0
+"""How long before its end an active key is warned of."""
 _REMOVED = "no longer in the key ring"
 
 
@@ -41,7 +43,7 @@ class KeyService:
         self._clock = clock
         self._log = log
         self._warned_unix_s: dict[str, float] = {}
-        """When the log was last told that a retiring key is used."""
+        """When the log was last warned of which key."""
         self._looked_unix_s = 0.0
 
     def routes(self) -> Iterable[Route]:
@@ -74,14 +76,19 @@ class KeyService:
         return admin_service_pb2.RevokeKeyResponse(key=self._info(done.key), num_streams_ended=done.num_streams_ended)
 
     def tick(self) -> None:
-        """What happens to keys by time alone: they expire under open streams, or are used until late."""
+        """What happens to keys by time alone: they expire, also under open streams, or are used until late."""
         self.end_refused_streams()
         now_unix_s = self._clock()
         if abs(now_unix_s - self._looked_unix_s) >= LOOK_S:
             self._looked_unix_s = now_unix_s
             for key in self._keys.keys():  # noqa: SIM118 - a port is no dict
-                if key.state(now_unix_s) is KeyState.RETIRING:
-                    self._warn_of_use(key)
+                self._look_at(key, now_unix_s)
+
+    @property
+    def is_any_accepted(self) -> bool:
+        """Whether there is a key that is accepted now."""
+        now_unix_s = self._clock()
+        return any(key.is_accepted(now_unix_s) for key in self._keys.keys())  # noqa: SIM118 - a port is no dict
 
     def end_refused_streams(self) -> int:
         """End every stream whose key is no longer accepted: revoked, expired, or gone; returns how many."""
@@ -97,14 +104,22 @@ class KeyService:
 
         return self._connections.end_streams(refusal_of)
 
-    def _warn_of_use(self, key: Key) -> None:
-        used_unix_s = self._connections.use_of(key.key_id).last_used_unix_s
-        if used_unix_s > self._warned_unix_s.get(key.key_id, 0.0) + WARN_AGAIN_S:
-            self._warned_unix_s[key.key_id] = used_unix_s
-            ends_in_s = None if key.not_after_unix_s is None else round(key.not_after_unix_s - self._clock())
-            self._log.warning(
-                "a retiring key is still used", key_id=key.key_id, principal=key.principal, ends_in_s=ends_in_s
-            )
+    def _look_at(self, key: Key, now_unix_s: float) -> None:
+        """Warn of a key that somebody should exchange."""
+        state, warned_unix_s = key.state(now_unix_s), self._warned_unix_s.get(key.key_id, 0.0)
+        ends_in_s = None if key.not_after_unix_s is None else key.not_after_unix_s - now_unix_s
+        if now_unix_s - warned_unix_s < WARN_AGAIN_S:
+            return
+        if state is KeyState.RETIRING and self._connections.use_of(key.key_id).last_used_unix_s > warned_unix_s:
+            event = "a retiring key is still used"
+        elif state is KeyState.ACTIVE and ends_in_s is not None and ends_in_s < WARN_BEFORE_END_S:
+            event = "a key expires soon; esperctl keys rotate makes its successor"
+        else:
+            return
+        self._warned_unix_s[key.key_id] = now_unix_s
+        self._log.warning(
+            event, key_id=key.key_id, principal=key.principal, ends_in_s=None if ends_in_s is None else round(ends_in_s)
+        )
 
     def _info(self, key: Key) -> admin_service_pb2.KeyInfo:
         info = key_info(key, self._clock())

@@ -310,7 +310,7 @@ class ControlServer:
         self._meter.close_window()
         self._history.look(self._port.snapshot().run)
         self.conditions.set_part("trainer", self._port.snapshot().run.phase not in _BROKEN)
-        self.conditions.set_part("keys", self._verifier.keyring is not None)
+        self.conditions.set_part("keys", self.key_service.is_any_accepted)
 
     # Building
 

@@ -7,12 +7,19 @@ in plain words; the callers turn it into the catalogue's error for their kind of
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _MAX_BYTES = 1 << 20
 """No key file is larger; a wrong path to a large file is refused instead of read."""
+
+# A POSIX access list as the kernel gives it (linux/posix_acl_xattr.h): a version, then entries of tag, permissions, id.
+_ACL_HEADER = struct.Struct("<I")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_VERSION = 2
+_ACL_OWNER, _ACL_USER, _ACL_MASK = 0x01, 0x02, 0x10
 
 
 class PrivateFileRefused(Exception):
@@ -31,7 +38,7 @@ def read_private_text(path: Path) -> str:
         raise PrivateFileRefused(error.strerror or str(error)) from error
     try:
         # The opened file is judged, not the path, which could be swapped between a look and a read.
-        _judge(os.fstat(descriptor))
+        _judge(descriptor)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
@@ -91,11 +98,31 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _judge(status: os.stat_result) -> None:
+def _judge(descriptor: int) -> None:
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise PrivateFileRefused("it is not a regular file")
     mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
+    if mode & 0o077 and not (mode & 0o077 == 0o040 and _lets_in_this_user_alone(descriptor)):
         raise PrivateFileRefused(f"its mode is {mode:04o}, it must be 0600")
     if status.st_uid not in (os.geteuid(), 0):
         raise PrivateFileRefused(f"it belongs to uid {status.st_uid}")
+
+
+def _lets_in_this_user_alone(descriptor: int) -> bool:
+    """Whether the group bits are but the mask of an access list that names this process's user, and nobody else.
+
+    That is how systemd hands over a credential: a file of root, mode 0440, with an entry for the service's user.
+    """
+    try:
+        packed = os.getxattr(descriptor, "system.posix_acl_access")
+    except OSError:
+        return False
+    if len(packed) % _ACL_ENTRY.size != _ACL_HEADER.size or _ACL_HEADER.unpack_from(packed) != (_ACL_VERSION,):
+        return False
+    for tag, permissions, number in _ACL_ENTRY.iter_unpack(packed[_ACL_HEADER.size :]):
+        is_owner_or_mask = tag in (_ACL_OWNER, _ACL_MASK)
+        is_this_user = tag == _ACL_USER and number == os.geteuid()
+        if permissions and not (is_owner_or_mask or is_this_user):
+            return False
+    return True

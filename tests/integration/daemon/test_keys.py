@@ -40,10 +40,10 @@ def admin_file(folder: Path) -> Path:
     return path
 
 
-def esperctl(daemon: DaemonProcess, key: Path, *arguments: object) -> str:
+def esperctl(daemon: DaemonProcess, key: Path, *arguments: object, status: int = 0) -> str:
     """Type a command beside the daemon; returns what it says on both streams."""
     result = CliRunner().invoke(main, ["-a", daemon.address, "--key", str(key), *map(str, arguments)])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result.output
 
 
@@ -94,6 +94,37 @@ async def test_rotation_under_load_without_one_failed_call(
     assert [line.split()[0] for line in listed.splitlines() if "revoked" in line] == [
         key_id_of(path) for path in current[:2]
     ]
+
+
+async def test_what_an_operator_types(start_daemon: StartDaemon, folder: Path, admin_file: Path) -> None:
+    """Beside the daemon no ring has to be named; what is not in force is said; can-i answers with its exit code."""
+    daemon, policy_file = start_daemon(), folder / "policy.toml"
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+
+    def type_in() -> None:
+        new = ("keys", "new", "policy", "--permission", "command", "--client-file")
+        assert "the daemon has read it" in esperctl(daemon, admin_file, *new, policy_file)
+        key_id = key_id_of(policy_file)
+        assert "yes" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
+        assert "lacks admin" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand", "RevokeKey", status=1)
+        assert "CommandService/SubmitCommand" in esperctl(daemon, policy_file, "auth", "can-i")
+        assert "no method Grow" in esperctl(daemon, policy_file, "auth", "can-i", "Grow", status=2)
+        told = esperctl(daemon, policy_file, *new, folder / "mine.toml")
+        assert "goes on with the key ring it has: E-AUTH-013" in told
+        assert "policy-" in esperctl(daemon, admin_file, "keys", "reload").splitlines()[0]
+        another = (*new, folder / "other.toml", "--keyring", folder / "elsewhere.toml")
+        assert "is another: see [control] keyring" in esperctl(daemon, admin_file, *another)
+        assert "E-AUTH-017" in esperctl(daemon, admin_file, "keys", "revoke", "nobody-1", status=1)
+        assert "accepted until" in esperctl(daemon, admin_file, "keys", "retire", key_id)
+        row = next(line for line in esperctl(daemon, admin_file, "keys", "list").splitlines() if key_id in line)
+        assert row.split()[3] == "retiring"
+        assert "retiring" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
+        (folder / "run" / "keys.toml").chmod(0o644)
+        assert "it must be 0600" in esperctl(daemon, admin_file, "keys", "reload", status=1)
+
+    await asyncio.to_thread(type_in)
+    await daemon.until_logged("a retiring key is still used")
 
 
 async def test_a_revocation_survives_a_kill(start_daemon: StartDaemon, folder: Path, admin_file: Path) -> None:
