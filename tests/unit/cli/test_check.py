@@ -1,6 +1,7 @@
 """`esperd check` looks at a task before it is trained."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,13 @@ def test_what_would_not_train_is_an_error(
     """Site, task, options and device are each refused by name."""
     assert run(["check", str(example), "--set", override]) == 1
     assert f"error: {code}" in capsys.readouterr().err
+
+
+def test_without_torch_it_says_what_to_install(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The light install has no torch; whoever wants to train with it is told by name."""
+    monkeypatch.delitem(sys.modules, "esperd.tolaria.check", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(["check", str(example)]) == 1
+    assert "error: E-DEV-002" in capsys.readouterr().err

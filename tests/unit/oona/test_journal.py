@@ -200,8 +200,9 @@ async def test_a_run_finishes_once_but_may_be_left_often(journal: Journal) -> No
     await journal.append(left)
     await journal.append(left, replace(left, phase=TrainerPhase.FAILED))
     await journal.append(run_finished())
-    with pytest.raises(DuplicateRecord):
+    with pytest.raises(DuplicateRecord) as caught:
         await journal.append(run_finished())
+    assert caught.value.reason == "RECORD_EXISTS"
 
 
 async def test_history_comes_back_as_it_was(journal: Journal) -> None:

@@ -92,6 +92,9 @@ def test_a_cancelled_command_is_never_applied_and_one_that_was_applied_stays():
     run.steps(1)
     states = [run.outcome(command_id).state for command_id in (early, deferred, done)]
     assert states == [CommandState.CANCELLED, CommandState.CANCELLED, CommandState.APPLIED]
+    told = run.outcome(early).refusal
+    assert told is not None
+    assert told.reason == "COMMAND_CANCELLED"
     assert not run.bridge.has_mail
 
 

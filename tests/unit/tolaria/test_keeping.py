@@ -1,11 +1,14 @@
 """What is kept of a run is there when it is wanted, whatever the task, the disk or the settings do."""
 
 import math
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from esperd.config.settings import TrainingSettings
 from esperd.leyline.commands import (
     ApplyAt,
     CheckpointCommand,
@@ -16,6 +19,7 @@ from esperd.leyline.commands import (
 )
 from esperd.leyline.vocabulary import CommandState, EmergencyLevel, RollbackTier, TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
+from esperd.tolaria.checkpoint_writer import MAX_WAITING_WANTED
 from tests.unit.tolaria.harness import Run
 from tests.unit.tolaria.test_resuming import Journalled, settings
 
@@ -180,3 +184,34 @@ def test_a_command_for_an_epochs_end_is_not_carried_out_where_a_rollback_from_th
     outcome = run.outcome(asked)
     assert (outcome.timeline, outcome.global_step) == (2, 60)
     run.end()
+
+
+def test_checkpoints_that_a_slow_disk_cannot_keep_up_with_are_refused(tmp_path: Path):
+    """Each waiting one holds a copy in memory, so there are few; a command beyond them is told, and the run goes on."""
+    # Of a deterministic run the disk may not decide, so it waits instead.
+    chosen = replace(settings(every_steps=1000), training=TrainingSettings(device="cpu"))
+    store = CheckpointStore(tmp_path)
+    run = Run(settings=chosen, store=store)
+    begin, may_write = store.begin, threading.Event()
+    run.begin()
+    flush(run)
+
+    def slow(checkpoint_id: str) -> Any:
+        may_write.wait(30)
+        return begin(checkpoint_id)
+
+    store.begin = slow  # type: ignore[method-assign]
+    asked = []
+    for _ in range(MAX_WAITING_WANTED + 2):
+        asked.append(run.submit(CheckpointCommand("one more")))
+        run.steps(1)
+    may_write.set()
+    flush(run)
+    run.steps(1)
+    refusals = [outcome.refusal for outcome in map(run.outcome, asked) if outcome.refusal is not None]
+    assert {(refusal.reason, refusal.metadata["num"]) for refusal in refusals} == {
+        ("CHECKPOINT_BUSY", str(MAX_WAITING_WANTED))
+    }
+    assert MAX_WAITING_WANTED <= len(asked) - len(refusals) < len(asked)
+    run.trainer._keeper.close()
+    store.release()

@@ -16,6 +16,7 @@ from esperd.leyline.commands import (
     BreakerCommand,
     EmergencyCommand,
     HyperparameterCommand,
+    Outcome,
     PauseCommand,
     PolicyPresence,
     ResetOptimizerCommand,
@@ -267,11 +268,15 @@ def test_a_halt_stops_the_run_until_it_is_cleared():
     wait_for(run, lambda view: view.phase is TrainerPhase.HALTED)
     step = run.view.global_step
     run.submit(ResumeCommand(), command_id="resume")
+    wait_for(run, lambda _: any(isinstance(event, Outcome) and event.command_id == "resume" for event in run.take()))
     run.submit(EmergencyCommand(EmergencyLevel.UNSPECIFIED, "fire"), command_id="clear", reason="out")
     wait_for(run, lambda view: view.global_step > step)
     run.bridge.request_stop()
     thread.join(30)
     assert run.view.phase is TrainerPhase.STOPPING
+    refused = run.outcome("resume").refusal
+    assert refused is not None
+    assert refused.reason == "RUN_NOT_TRAINING"
     assert run.outcome("clear").state is CommandState.APPLIED
     assert [notice.attributes["emergency_id"] for notice in run.notices("emergency.cleared")] == ["fire"]
 
