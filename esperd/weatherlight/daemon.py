@@ -292,7 +292,10 @@ class Daemon:
     async def _reload_at_hangup(self, signals: SignalRecord) -> None:
         while True:
             await signals.hangup()
-            self.reload()
+            try:
+                self.reload()
+            except Exception:  # noqa: BLE001 - logged whole; the next signal is answered again
+                self._log.exception("a reload failed")
 
     # What the control plane asks for
 
