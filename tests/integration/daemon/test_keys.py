@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from esperd.leyline.keyring import KeyRing
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
 
+SECURITY = Path(__file__).parents[3] / "esperd/docs/security.md"
 NUM_CLIENTS = 4
 CHECK = command_pb2.AdaptationCommand(
     run_control=command_pb2.CommandRunControl(action=command_pb2.RUN_ACTION_PAUSE), validate_only=True, reason="a test"
@@ -125,6 +127,26 @@ async def test_what_an_operator_types(start_daemon: StartDaemon, folder: Path, a
 
     await asyncio.to_thread(type_in)
     await daemon.until_logged("a retiring key is still used")
+
+
+async def test_the_documents_commands(
+    start_daemon: StartDaemon, folder: Path, admin_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command about keys of esperd/docs/security.md does what it says, one after the other."""
+    daemon = start_daemon()
+    async with daemon.client():
+        pass
+    lines = [line for line in SECURITY.read_text().splitlines() if line.startswith(("esperctl keys", "esperctl audit"))]
+    assert len(lines) >= 7
+    monkeypatch.chdir(folder)
+    for line in lines:
+        named = "tamiyo-1a2b3c4d"
+        words = [key_id_of(Path("tamiyo.toml")) if word == named else word for word in shlex.split(line)[1:]]
+        await asyncio.to_thread(esperctl, daemon, admin_file, *words)
+    listed = await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "list")
+    assert [line.split()[3] for line in listed.splitlines() if line.startswith("tamiyo-")] == [
+        "revoked", "active", "active",
+    ]  # fmt: skip
 
 
 async def test_a_revocation_survives_a_kill(start_daemon: StartDaemon, folder: Path, admin_file: Path) -> None:
