@@ -63,52 +63,6 @@ async def submit(stage: Theatre, command: command_pb2.AdaptationCommand) -> Any:
     return await CommandServiceStub(stage.channel).SubmitCommand(request)
 
 
-async def test_watch_state_is_ordered_unique_reliable_and_atomic(stage: Theatre) -> None:
-    """A snapshot, then every revision once, in order, each whole."""
-    call = watch(stage)
-    (first,) = await deltas(call, 1)
-    assert first.snapshot.run.global_step == 100
-    assert first.revision == 5
-    for step in range(101, 121):
-        train_to(stage, step)
-    changes = await deltas(call, 20)
-    assert [message.revision for message in changes] == list(range(6, 26))
-    assert [message.delta.run.global_step for message in changes] == list(range(101, 121))
-    assert all(not message.delta.sites for message in changes), "only what changed is sent"
-
-
-async def test_watch_state_is_resumable(stage: Theatre) -> None:
-    """From a token on nothing is missing and nothing comes twice."""
-    call = watch(stage)
-    await deltas(call, 1)
-    for step in (101, 102, 103):
-        train_to(stage, step)
-    seen = await deltas(call, 2)
-    call.cancel()
-    again = watch(stage, resume_token=seen[-1].resume_token)
-    (rest,) = await deltas(again, 1)
-    assert rest.delta.run.global_step == 103
-
-
-async def test_watch_state_refuses_tokens_it_cannot_serve(stage: Theatre) -> None:
-    """Another start's token is OUT_OF_RANGE, or a fresh snapshot if asked; rubbish is INVALID_ARGUMENT."""
-    for token, reason in ((bytes(24), "REVISION_COMPACTED"), (b"rubbish", "RESUME_TOKEN_INVALID")):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await deltas(watch(stage, resume_token=token), 1)
-        assert decode_rpc_error(caught.value, "").reason == reason
-    (fresh,) = await deltas(watch(stage, resume_token=bytes(24), resnapshot_on_gap=True), 1)
-    assert fresh.WhichOneof("content") == "snapshot"
-
-
-async def test_watch_state_sends_bookmarks(stage: Theatre) -> None:
-    """While nothing changes a bookmark says that nothing is missing."""
-    call = watch(stage, bookmark_interval_s=1)
-    await deltas(call, 1)
-    bookmark = await asyncio.wait_for(call.read(), 5)
-    assert bookmark.WhichOneof("content") is None
-    assert bookmark.revision == 5
-
-
 async def test_watch_state_latest_sends_the_newest_of_each_thing(stage: Theatre) -> None:
     """A watcher of LATEST gets there, with what was passed over counted."""
     call = watch(stage, delivery=state_service_pb2.DELIVERY_POLICY_LATEST)
@@ -256,25 +210,6 @@ async def test_streams_are_bounded(directory: Any) -> None:
         calls[0].cancel()
         await eventually(lambda: stage.server.connections.num_streams < 2)
         await deltas(watch(stage), 1)
-
-
-async def test_slow_consumer_is_cut_with_its_last_revision(stage: Theatre) -> None:
-    """A reader that reads nothing is ended, and told from where to resume."""
-    subscription = stage.server._state.feed.subscribe(max_items=10)
-    call = watch(stage)
-    await deltas(call, 1)
-
-    def many() -> None:
-        for step in range(2000):
-            stage.trainer.publish(run=replace(stage.trainer.snapshot.run, global_step=step, stall="x" * 4096))
-
-    stage.trainer.at_safe_point(many)
-    await eventually(lambda: stage.server._state.feed.token.revision >= 2005)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await deltas(call, 2000)
-    error = decode_rpc_error(caught.value, "")
-    assert (error.reason, error.status) == ("SLOW_CONSUMER", "RESOURCE_EXHAUSTED")
-    subscription.close()
 
 
 async def test_telemetry_frames(stage: Theatre) -> None:
