@@ -133,7 +133,11 @@ async def test_a_client_that_pings_too_often_is_cut_off() -> None:
     async with serving() as port, raw_connection(port) as flooder:
         for number in range(8):
             flooder.ping(number)
-        frame = await flooder.until(GOAWAY)
+            # One at a time: what the server has not read when it closes would have its last words thrown away.
+            while (frame := await flooder.receive()) is not None and frame.kind not in (PING, GOAWAY):
+                pass
+            if frame is None or frame.kind == GOAWAY:
+                break
         assert frame is not None
         assert frame.error == (ENHANCE_YOUR_CALM, "too_many_pings")
 

@@ -75,12 +75,14 @@ async def test_emergencies_have_their_own(directory: Path) -> None:
 
 async def test_emergencies_are_bounded_too(directory: Path) -> None:
     """By a rate of their own."""
-    async with open_stage(directory, control=ControlSettings(max_emergencies_per_s=1.0)) as stage:
-        async with AsyncClient(stage.address, stage.credentials("operator"), timeout_s=0.2) as client:
-            for _ in range(2):
-                await client.raise_emergency(EMERGENCY_LEVEL_CONSERVATIVE, "a test")
-            with pytest.raises(Exception, match="more than 1 emergencies a second"):
-                await client.raise_emergency(EMERGENCY_LEVEL_CONSERVATIVE, "a test")
+    async with (
+        open_stage(directory, control=ControlSettings(max_emergencies_per_s=1.0)) as stage,
+        AsyncClient(stage.address, stage.credentials("operator"), timeout_s=0.2) as client,
+    ):
+        for _ in range(2):
+            await client.raise_emergency(EMERGENCY_LEVEL_CONSERVATIVE, "a test")
+        with pytest.raises(Exception, match="more than 1 emergencies a second"):
+            await client.raise_emergency(EMERGENCY_LEVEL_CONSERVATIVE, "a test")
 
 
 async def test_reads_count_by_peer(directory: Path) -> None:
@@ -99,22 +101,26 @@ async def test_reads_count_by_peer(directory: Path) -> None:
 async def test_the_sdk_waits_as_it_is_told(directory: Path) -> None:
     """Twice the burst without an error, alone, on a command stream, and for a read."""
     control = ControlSettings(max_commands_per_s=50.0, max_reads_per_s=50.0)
-    async with open_stage(directory, control=control) as stage:
-        async with AsyncClient(stage.address, stage.credentials("operator")) as client:
-            commands = [fresh_command(stage) for _ in range(120)]
-            await asyncio.gather(*(client.submit(command) for command in commands))
-            async with client.command_stream() as stream:
-                receipts = [await stream.send([fresh_command(stage)]) for _ in range(20)]
-            assert all(receipt.state for batch in receipts for receipt in batch)
-            await asyncio.gather(*(client.run() for _ in range(120)))
+    async with (
+        open_stage(directory, control=control) as stage,
+        AsyncClient(stage.address, stage.credentials("operator")) as client,
+    ):
+        commands = [fresh_command(stage) for _ in range(120)]
+        await asyncio.gather(*(client.submit(command) for command in commands))
+        async with client.command_stream() as stream:
+            receipts = [await stream.send([fresh_command(stage)]) for _ in range(20)]
+        assert all(receipt.state for batch in receipts for receipt in batch)
+        await asyncio.gather(*(client.run() for _ in range(120)))
 
 
 async def test_a_policy_that_opens_too_many_sessions(directory: Path) -> None:
     """Sessions, decisions and reports are a kind of their own."""
-    async with open_stage(directory, control=ControlSettings(max_decisions_per_s=1.0)) as stage:
-        async with AsyncClient(stage.address, stage.credentials("policy"), timeout_s=0.2) as client:
-            for _ in range(2):
-                async with client.decision_session(LEASE_MODE_ADVISE, "mine", "1"):
-                    pass
-            with pytest.raises(Exception, match="policy sends more than 1 decisions a second"):
-                await client.decision_session(LEASE_MODE_ADVISE, "mine", "1").__aenter__()
+    async with (
+        open_stage(directory, control=ControlSettings(max_decisions_per_s=1.0)) as stage,
+        AsyncClient(stage.address, stage.credentials("policy"), timeout_s=0.2) as client,
+    ):
+        for _ in range(2):
+            async with client.decision_session(LEASE_MODE_ADVISE, "mine", "1"):
+                pass
+        with pytest.raises(Exception, match="policy sends more than 1 decisions a second"):
+            await client.decision_session(LEASE_MODE_ADVISE, "mine", "1").__aenter__()
