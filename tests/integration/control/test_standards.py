@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from esperd.control.health import HealthService
+from esperd.leyline.method_policy import services
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.records import RunFinished, RunStarted
 from tests.integration.control.stage import Theatre
@@ -112,3 +113,22 @@ async def test_stop_run(stage: Theatre) -> None:
     answer = await RunServiceStub(stage.channel).StopRun(run_service_pb2.StopRunRequest(envelope=envelope))
     assert (answer.command.state, answer.command.request.run_control.action) == (1, 3)
     assert answer.command.request.reason == "enough"
+
+
+async def test_every_method_of_the_contract_is_served(stage: Theatre) -> None:
+    """None is missing and none has the wrong shape; over the wire every unary one answers or says what is wrong."""
+    methods = {f"/{service.full_name}/{method.name}": method for service in services() for method in service.methods}
+    served = stage.server._entrance._handlers
+    assert set(methods) <= set(served)
+    for name, method in methods.items():
+        shape = (served[name].request_streaming, served[name].response_streaming)
+        assert shape == (method.client_streaming, method.server_streaming), name
+        if not any(shape):
+            call = stage.channel.unary_unary(name)(b"")
+            assert await call.code() is not grpc.StatusCode.UNIMPLEMENTED, name
+
+
+async def test_a_method_that_is_not_there_is_unimplemented(stage: Theatre) -> None:
+    """So that a client of a newer contract can tell."""
+    call = stage.channel.unary_unary("/esper.leyline.v1.RunService/SingRun")(b"")
+    assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
