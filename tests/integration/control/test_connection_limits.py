@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -42,6 +42,18 @@ class Echo(grpc.GenericRpcHandler):
 
     async def _answer(self, request: bytes, _: Any) -> bytes:
         return bytes(int(request)) if request.isdigit() else b"fine"
+
+
+class Mute(asyncio.Protocol):
+    """A server that says hello and then nothing any more."""
+
+    def __init__(self, greeted: list[asyncio.BaseTransport]) -> None:
+        self._greeted = greeted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._greeted.append(transport)
+        for flags in (0, ACK):
+            cast(asyncio.Transport, transport).write(bytes([0, 0, 0, SETTINGS, flags, 0, 0, 0, 0]))
 
 
 @contextlib.asynccontextmanager
@@ -166,14 +178,8 @@ async def test_a_client_notices_a_vanished_daemon() -> None:
     names = dict(OPTIONS)
     assert {"grpc.keepalive_time_ms", "grpc.http2.ping_timeout_ms"} < set(names)
 
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]) + bytes([0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0]))
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(4096):
-                pass
-        writer.close()
-
-    mute = await asyncio.start_server(greet, "127.0.0.1", 0)
+    greeted: list[asyncio.BaseTransport] = []
+    mute = await asyncio.get_running_loop().create_server(lambda: Mute(greeted), "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]
     options = {**names, "grpc.keepalive_time_ms": 50, "grpc.http2.ping_timeout_ms": 100}
     async with mute, grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=tuple(options.items())) as channel:
@@ -181,6 +187,8 @@ async def test_a_client_notices_a_vanished_daemon() -> None:
             await channel.unary_unary(ECHO)(b"", timeout=20)
         assert cut.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "ping timeout" in (cut.value.details() or "")
+    for transport in greeted:
+        transport.close()
 
 
 async def test_the_daemons_own_server(directory: Path) -> None:
