@@ -342,10 +342,9 @@ def _in_file(path: Path) -> "ListKeysResponse":
     from esper.leyline.v1.admin_service_pb2 import ListKeysResponse
 
     from esperd.control.shown import key_info
-    from esperd.leyline.keyring import KeyRing
+    from esperd.leyline.keyring_edit import read_ring
 
-    now_unix_s = time.time()
-    ring = KeyRing.load(path)
+    now_unix_s, ring = time.time(), read_ring(path)
     return ListKeysResponse(keys=[key_info(key, now_unix_s) for key in ring.keys()])  # noqa: SIM118 - a ring is no dict
 
 

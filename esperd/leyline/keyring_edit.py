@@ -104,9 +104,17 @@ def replace_key(path: Path, key_id: str, successor: Key, now_unix_s: float, over
     return retired[0]
 
 
+def read_ring(path: Path) -> KeyRing:
+    """The ring as it would be changed: root may look at everybody's. Raises EsperdError KEYRING_INVALID."""
+    try:
+        return KeyRing.from_text(_read(path), path=str(path))
+    except PrivateFileRefused as refused:
+        raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
+
+
 def find_key(path: Path, key_id: str) -> Key:
     """A key of a ring's file. Raises EsperdError KEYRING_INVALID or KEY_UNKNOWN."""
-    key = KeyRing.load(path).find(key_id)
+    key = read_ring(path).find(key_id)
     if key is None:
         raise EsperdError("KEY_UNKNOWN", key_id=key_id)
     return key
@@ -144,13 +152,19 @@ def key_text(key: Key) -> str:
 
 def _change(path: Path, change: Callable[[str], str]) -> None:
     try:
-        with one_writer(path.parent):
-            text = read_private_text(path) if path.exists() else ""
+        file = path.resolve()  # a link stays one
+        with one_writer(file.parent):
+            text = _read(file) if file.exists() else ""
             changed = change(text)
             KeyRing.from_text(changed, path=str(path))
-            write_private_text(path, changed)
+            # Changed by root it still has to be readable for the daemon, which owns it or its directory.
+            write_private_text(file, changed, owner=(file if file.exists() else file.parent).stat())
     except PrivateFileRefused as refused:
         raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
+
+
+def _read(file: Path) -> str:
+    return read_private_text(file, any_owner=os.geteuid() == 0)
 
 
 def _appended(text: str, key: Key) -> str:

@@ -26,8 +26,8 @@ class PrivateFileRefused(Exception):
     """The file cannot be read or trusted; the text says why."""
 
 
-def read_private_text(path: Path) -> str:
-    """Return the file's text.
+def read_private_text(path: Path, *, any_owner: bool = False) -> str:
+    """Return the file's text. `any_owner` is for those who only change a file that others are to trust.
 
     Raises PrivateFileRefused when it is missing, unreadable, not a regular file, readable for others, owned by
     somebody else, too large, or not UTF-8.
@@ -38,7 +38,7 @@ def read_private_text(path: Path) -> str:
         raise PrivateFileRefused(error.strerror or str(error)) from error
     try:
         # The opened file is judged, not the path, which could be swapped between a look and a read.
-        _judge(descriptor)
+        _judge(descriptor, any_owner)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
@@ -53,16 +53,20 @@ def read_private_text(path: Path) -> str:
         raise PrivateFileRefused("it is not UTF-8 text") from error
 
 
-def write_private_text(path: Path, text: str) -> None:
+def write_private_text(path: Path, text: str, *, owner: os.stat_result | None = None) -> None:
     """Replace the file by `text` with mode 0600: durable, and either the old or the new content is ever seen.
 
-    Raises PrivateFileRefused when the directory cannot be written.
+    Root may give it to an `owner`; everybody else owns what they write. Raises PrivateFileRefused when the directory
+    cannot be written.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
+        fresh.unlink(missing_ok=True)  # left by a process of this number that was killed: in a container all have one
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                if owner is not None and os.geteuid() == 0:
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -98,14 +102,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _judge(descriptor: int) -> None:
+def _judge(descriptor: int, any_owner: bool) -> None:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise PrivateFileRefused("it is not a regular file")
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 and not (mode & 0o077 == 0o040 and _lets_in_this_user_alone(descriptor)):
         raise PrivateFileRefused(f"its mode is {mode:04o}, it must be 0600")
-    if status.st_uid not in (os.geteuid(), 0):
+    if status.st_uid not in (os.geteuid(), 0) and not any_owner:
         raise PrivateFileRefused(f"it belongs to uid {status.st_uid}")
 
 

@@ -1,5 +1,6 @@
 """Changing a ring's file: one key changes, everything else stays to the letter, or nothing is written."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from esperd.leyline.keyring_edit import (
     find_key,
     key_text,
     new_key,
+    read_ring,
     replace_key,
     retire_key,
     revoke_key,
@@ -190,6 +192,34 @@ def test_what_cannot_be_changed_with_certainty_is_left_alone(tmp_path: Path, tex
         revoke_key(path, "a")
     assert SECRET[:16] not in caught.value.message
     assert path.read_text() == text
+
+
+def test_a_link_stays_a_link(tmp_path: Path, ring: Path) -> None:
+    """The file that it names is changed, where it is."""
+    (tmp_path / "etc").mkdir()
+    link = tmp_path / "etc" / "keys.toml"
+    link.symlink_to(ring)
+    revoke_key(link, "policy-1")
+    assert link.is_symlink()
+    assert keys(ring)["policy-1"].declared is KeyState.REVOKED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_leaves_the_ring_to_the_daemon(tmp_path: Path, ring: Path) -> None:
+    """A ring that root changes still belongs to its owner, and one that root begins to that of the directory.
+
+    A daemon that runs as root itself would not trust a ring of somebody else.
+    """
+    os.chown(ring, 4711, 4712)
+    os.chown(tmp_path, 4713, 4714)
+    revoke_key(ring, "policy-1")
+    assert read_ring(ring).keys()[1].declared is KeyState.REVOKED
+    assert (ring.stat().st_uid, ring.stat().st_gid, ring.stat().st_mode & 0o777) == (4711, 4712, 0o600)
+    with pytest.raises(EsperdError, match="it belongs to uid 4711"):
+        KeyRing.load(ring)
+    begun = tmp_path / "other.toml"
+    append_key(begun, new_key("a", [Permission.COMMAND], NOW))
+    assert (begun.stat().st_uid, begun.stat().st_gid, begun.stat().st_mode & 0o777) == (4713, 4714, 0o600)
 
 
 def test_client_file_holds_what_a_client_needs(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esperd.leyline.private_files import PrivateFileRefused, read_private_text
+from esperd.leyline.private_files import PrivateFileRefused, read_private_text, write_private_text
 
 OWNER, USER, GROUP_OWNER, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 NOBODY = 0xFFFFFFFF
@@ -67,3 +67,10 @@ def test_what_only_the_owner_may_read_is_read(tmp_path: Path, mode: int) -> None
     path.write_text("text")
     path.chmod(mode)
     assert read_private_text(path) == "text"
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container every start has the same process number, so its unfinished file may have our name."""
+    (tmp_path / f".keys.{os.getpid()}.new").write_text("half")
+    write_private_text(tmp_path / "keys", "whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("keys", "whole")]
