@@ -40,8 +40,6 @@ class Verified:
     payload_sha256: bytes
     skew_s: float
     """The signer's clock minus the daemon's."""
-    retiring: bool
-    """Whether the key is on its way out, which is worth a warning."""
 
 
 class RequestRefused(EsperdError):
@@ -146,7 +144,7 @@ class Verifier:
                 "PERMISSION_REQUIRED", f"lacks {needed}", key.key_id, principal=key.principal, permission=needed
             )
         digest = hashlib.sha256(payload).digest()
-        return Verified(key.key_id, key.principal, payload, digest, issue_s - wall_s, state is KeyState.RETIRING)
+        return Verified(key.key_id, key.principal, payload, digest, issue_s - wall_s)
 
     def _check_address(self, fields: SignedHeader, method: str) -> None:
         if fields.audience != self._audience:
