@@ -169,6 +169,22 @@ async def test_a_revocation_survives_a_kill(start_daemon: StartDaemon, folder: P
     assert ring.declared == "active", "the ring itself is the operator's"
 
 
+async def test_a_daemon_without_a_ring_gets_one(start_daemon: StartDaemon, folder: Path) -> None:
+    """It says what to do, refuses what is signed, and takes its first ring on SIGHUP."""
+    daemon = start_daemon(keys=False)
+    make_key_pair("operator", ("command",), folder / "elsewhere.toml", daemon.key_file, "", now_unix_s=time.time() - 1)
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+        with pytest.raises(LeylineError) as caught:
+            await client.submit(CHECK)
+        assert caught.value.reason == "NO_KEYRING"
+        (folder / "elsewhere.toml").rename(folder / "run" / "keys.toml")
+        daemon.signal(signal.SIGHUP)
+        await daemon.until_logged("key ring read again")
+        await client.submit(CHECK)
+    assert "no key ring: every signed request is refused" in daemon.log
+
+
 async def test_a_damaged_file_of_revocations_stops_the_start(start_daemon: StartDaemon, folder: Path) -> None:
     """Better no daemon than one that lets a revoked key in."""
     (folder / "run").mkdir(mode=0o700)
