@@ -1,9 +1,11 @@
-"""Makes the generated code under clients/esper/leyline/v1 from protos/; `python -m tests.regenerate_protos`.
+"""Makes the generated code under clients/esper/leyline/v1 from protos/, and the API reference in esperd/docs/api.md:
+`python -m tests.regenerate_protos`.
 
 The generator is pinned by the test extra, so that the result is the same everywhere; a test compares it.
 """
 
 import importlib.resources
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,3 +47,5 @@ def _protoc(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     generate(TARGET)
+    # In a process of its own, which imports what has just been made.
+    subprocess.run([sys.executable, "-m", "tests.apidoc"], cwd=ROOT, check=True)
