@@ -1,4 +1,4 @@
-"""`esperctl command`: one command, the list of them, taking one back."""
+"""`esperctl command`: one command, the list of them, following them, taking one back."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import click
 from esper import numbers
 from esper.ctl import tables
 from esper.ctl.connection import Where
-from esper.ctl.output import output_option, show
+from esper.ctl.output import echo_message, output_option, show
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import vocabulary_pb2
 
@@ -16,7 +16,7 @@ STATES = [name.removeprefix("COMMAND_STATE_") for name in vocabulary_pb2.Command
 
 @click.group()
 def command() -> None:
-    """Commands: get, list, cancel."""
+    """Commands: get, list, watch, cancel."""
 
 
 @command.command("get")
@@ -62,6 +62,26 @@ def list_commands(where: Where, state: str | None, seed_id: str, limit: int, pag
         show(page, output, lambda: tables.commands(page.commands) + more)
 
     run_reporting(look)
+
+
+@command.command("watch")
+@click.option("--latest", is_flag=True, help="Only the newest state of each command, when they come fast.")
+@output_option
+@click.pass_obj
+def watch(where: Where, latest: bool, output: str) -> None:
+    """Follow commands as they are accepted and settled, one line each. JSON is one message per line."""
+
+    def follow() -> None:
+        with where.client() as client:
+            for change in client.watch_commands(latest=latest):
+                if not change.commands:
+                    continue  # a bookmark
+                if output == "table":
+                    click.echo("\n".join(tables.command_line(one) for one in change.commands))
+                else:
+                    echo_message(change, output)
+
+    run_reporting(follow)
 
 
 @command.command("cancel")

@@ -36,7 +36,7 @@ COMMANDS: Commands = {
     "lr": ("esper.ctl.run_changes:lr", "Change a learning rate, live."),
     "hyper": ("esper.ctl.run_changes:hyper", "Change hyper-parameters, live."),
     "breaker": ("esper.ctl.run_changes:breaker", "Circuit breakers: list, open, close."),
-    "command": ("esper.ctl.command_log:command", "Commands: get, list, cancel."),
+    "command": ("esper.ctl.command_log:command", "Commands: get, list, watch, cancel."),
     "audit": ("esper.ctl.audit:audit", "Who tried to change what: list, verify."),
     "emergency": ("esper.ctl.emergencies:emergency", "Emergencies: raise, clear, list."),
     "auth": ("esper.ctl.access:auth", "What a key may do."),

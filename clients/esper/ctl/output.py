@@ -36,6 +36,16 @@ def show(message: Message, output: str, table: Callable[[], str]) -> None:
         show_values(as_values(message), output)
 
 
+def echo_message(message: Message, output: str) -> None:
+    """One of many messages: JSON on a line of its own, or a YAML document."""
+    if output == "json":
+        click.echo(json.dumps(as_values(message)))
+    else:
+        import yaml
+
+        click.echo("---\n" + yaml.safe_dump(as_values(message), sort_keys=False), nl=False)
+
+
 def show_values(values: Any, output: str) -> None:
     """Print values as JSON or YAML; messages in them are in protobuf's JSON mapping already."""
     if output == "json":

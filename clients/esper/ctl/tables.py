@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from esper.ctl import words
 from esper.ctl.history import is_on, steps_until
-from esper.ctl.output import columns, count, duration, number, pairs
+from esper.ctl.output import columns, count, duration, number, pairs, plain
 from esper.leyline.v1 import (
     checkpoint_service_pb2,
     command_pb2,
@@ -275,6 +275,15 @@ def commands(found: Iterable[command_pb2.Command]) -> str:
         for one in found
     ]
     return columns(header, rows, "no commands")
+
+
+def command_line(found: command_pb2.Command) -> str:
+    """A change of one command in a line of its own."""
+    step = f" at step {found.global_step}" if found.global_step else ""
+    why = f": {found.request.reason}" if found.request.reason else ""
+    error = f" ({found.error.reason})" if found.error.reason else ""
+    state = f"{words.command_state(found.state)}{step}{error}"
+    return plain(f"{found.command_id}  {state}  {what(found)}, by {found.principal}{why}")
 
 
 def what(command: command_pb2.Command) -> str:

@@ -1,13 +1,12 @@
 """`esperctl telemetry`: numbers and events as they come, one line each, or what has come in the last minutes."""
 
-import json
 from dataclasses import dataclass
 
 import click
 
 from esper import numbers
 from esper.ctl.connection import Where
-from esper.ctl.output import as_values, columns, number, output_option, show
+from esper.ctl.output import columns, echo_message, number, output_option, show
 from esper.failures import run_reporting
 from esper.leyline.v1 import telemetry_service_pb2
 
@@ -122,14 +121,10 @@ def _follow(where: Where, metrics: tuple[str, ...], rate: float, events: str, ou
         for response in client.stream_telemetry(
             metrics=metrics, max_frames_per_s=rate, latest_only=True, min_event_level=events
         ):
-            if output == "json":
-                click.echo(json.dumps(as_values(response)))
-            elif output == "yaml":
-                import yaml
-
-                click.echo("---\n" + yaml.safe_dump(as_values(response), sort_keys=False), nl=False)
-            else:
+            if output == "table":
                 _print(response)
+            else:
+                echo_message(response, output)
 
 
 def _print(response: telemetry_service_pb2.StreamTelemetryResponse) -> None:

@@ -5,7 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from esper.client.errors import LeylineError
+from esper.ctl.main import main
 from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FAILED, TRAINER_PHASE_FINISHED, TRAINER_PHASE_TRAINING
 
 from tests.integration.daemon.conftest import StartDaemon
@@ -58,6 +60,23 @@ async def test_a_run_that_lives_is_left_alone(start_daemon: StartDaemon) -> None
         assert (await until_phase(client, TRAINER_PHASE_TRAINING)).run.run_id == following
 
 
+async def test_esperctl_start(start_daemon: StartDaemon) -> None:
+    """Says which run began, once it is served; a run that lives is told to be stopped first."""
+    daemon = start_daemon("run.num_steps=30")
+
+    async def ctl(*arguments: str) -> Result:
+        whole = ["-a", daemon.address, "--key", str(daemon.key_file), *arguments]
+        return await asyncio.to_thread(CliRunner().invoke, main, whole)
+
+    async with daemon.client() as client:
+        old = (await until_phase(client, TRAINER_PHASE_FINISHED)).run
+        begun = await ctl("start", "--wait", "--reason", "again")
+        assert begun.exit_code == 0, begun.output
+        assert begun.stdout == f"run {(await client.run()).run.run_id}\n"
+        refused = await ctl("start", "--after", old.run_id)
+        assert (refused.exit_code, "E-RUN-009" in refused.stderr) == (1, True)
+
+
 async def test_watches_go_over_to_the_next_run(start_daemon: StartDaemon) -> None:
     """A watch is told that the daemon drains, and resumes by itself with a snapshot of the new run."""
     daemon = start_daemon("run.num_steps=30")
@@ -107,3 +126,17 @@ async def test_a_failed_run_can_be_followed_and_the_last_run_decides_the_status(
         await until_phase(client, TRAINER_PHASE_FINISHED)
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("when", ["shutting down", '"event": "stopped"'])
+async def test_a_signal_on_the_way_to_the_next_run_ends_the_process(start_daemon: StartDaemon, when: str) -> None:
+    """Wherever between the two runs it comes: the process ends in good order, and with 0."""
+    daemon = start_daemon("run.num_steps=5")
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_FINISHED)
+        await client.start_run("never to be")
+        await daemon.until_logged(when)
+        daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert not (daemon.folder / "run" / "leyline.sock").exists()
+    assert not (daemon.folder / "run" / "journal.sqlite-wal").exists()

@@ -91,6 +91,9 @@ class SmallDaemon:
         self.refusal: EsperdError | None = None
         """Every call but GetServerInfo is answered with this while it is set."""
         self.asked: list[commands.AdaptationCommand] = []
+        self.watched: list[command_pb.WatchCommandsRequest] = []
+        self.changes: list[command_pb.WatchCommandsResponse] = []
+        """What a watch of commands is told."""
         self.frames: list[telemetry_pb.StreamTelemetryResponse] = []
         self.steps: list[int] = []
         """GetRun tells these one by one; after the last the run has finished."""
@@ -210,6 +213,12 @@ class _Commands(command_grpc.CommandServiceServicer):
         asked = self.daemon.asked[-1] if self.daemon.asked else commands.AdaptationCommand(reason="because")
         command = commands.Command(command_id=request.command_id, request=asked, principal="operator")
         return command_pb.GetCommandResponse(command=self.daemon.settle(command))
+
+    def WatchCommands(self, request: Any, context: Any) -> Iterator[command_pb.WatchCommandsResponse]:  # noqa: N802
+        self.daemon.watched.append(request)
+        yield command_pb.WatchCommandsResponse(resume_token=bytes(24))
+        yield from self.daemon.changes
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the test's changes are used up")
 
     def ListCommands(self, request: Any, context: Any) -> command_pb.ListCommandsResponse:  # noqa: N802
         self.daemon.admit(context, "CommandService/ListCommands")

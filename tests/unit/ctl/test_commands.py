@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from esper.ctl.main import main
-from esper.leyline.v1 import command_pb2, telemetry_service_pb2
+from esper.leyline.v1 import command_pb2, command_service_pb2, state_service_pb2, telemetry_service_pb2
 from esper.leyline.v1 import vocabulary_pb2 as v
 
 from esperd.leyline.errors import EsperdError
@@ -253,6 +253,28 @@ def test_change_without_a_key(daemon: SmallDaemon) -> None:
     refused = ctl(daemon, "--key", str(daemon.key), "status")
     assert refused.exit_code == 1
     assert "E-CFG-004" in refused.stderr
+
+
+def test_commands_are_followed(daemon: SmallDaemon) -> None:
+    """One line for each change, none for a bookmark; as JSON one message on each line."""
+    pause = command_pb2.AdaptationCommand(
+        reason="a \x1b[2Jlook", run_control=command_pb2.CommandRunControl(action=command_pb2.RUN_ACTION_PAUSE)
+    )
+    accepted = command_pb2.Command(
+        command_id="c-1", state=v.COMMAND_STATE_ACCEPTED, principal="operator", request=pause
+    )
+    rejected = command_pb2.Command(command_id="c-1", state=v.COMMAND_STATE_REJECTED, global_step=7, principal="tamiyo")
+    rejected.error.reason = "RUN_STARTING"
+    daemon.changes = [command_service_pb2.WatchCommandsResponse(commands=[one]) for one in (accepted, rejected)]
+    result = ctl(daemon, "command", "watch", "--latest")
+    first, second = result.stdout.splitlines()
+    assert first.startswith("c-1  ACCEPTED  ")
+    assert first.endswith(", by operator: a \\x1b[2Jlook"), "what others wrote does not move the cursor"
+    assert second.startswith("c-1  REJECTED at step 7 (RUN_STARTING)")
+    assert daemon.watched[0].delivery == state_service_pb2.DELIVERY_POLICY_LATEST
+    lines = ctl(daemon, "command", "watch", "-o", "json").stdout.splitlines()
+    told = [one["state"] for line in lines for one in json.loads(line)["commands"]]
+    assert told == ["COMMAND_STATE_ACCEPTED", "COMMAND_STATE_REJECTED"]
 
 
 def test_telemetry_lines(daemon: SmallDaemon) -> None:
