@@ -56,6 +56,7 @@ from esperd.control.telemetry_service import TelemetryService
 from esperd.control.tls import Certificates, TlsFiles, TlsPair
 from esperd.control.transport import ConnectionLimits, server_options
 from esperd.leyline.commands import PolicyPresence
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import read_method_policies, services
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import NoticeEvent
@@ -70,6 +71,8 @@ FLUSH_S = 1.0
 """At a drain, how long the last outcomes may take to become durable before streams end."""
 URGENT_SHARE = 0.2
 """Part of the training share that refusals and reads on the emergency lane may take on top."""
+_OPEN_ENDED = (COMMAND_STREAM, *(f"/{name}/ServerReflectionInfo" for name in REFLECTION_SERVICES))
+"""Streams that last for as long as their caller likes and have no last message of their own."""
 _TRAINING = (TrainerPhase.TRAINING, TrainerPhase.VALIDATING)
 _BROKEN = (TrainerPhase.FAILED, TrainerPhase.HALTED)
 
@@ -236,6 +239,9 @@ class ControlServer:
         self._telemetry.drain()
         self._state.feed.close("draining")
         self._commands.feed.close("draining")
+        for stream in self.connections.streams:
+            if stream.method in _OPEN_ENDED:
+                stream.end(EsperdError("DRAINING"))
         await self._end_calls(max(0.0, deadline_s - time.monotonic()), hurry)
         self._remove_sockets()
         for chore in self._chores:
