@@ -46,7 +46,6 @@ _REASONS: Mapping[type[Message], str] = {
     emergency_service_pb2.EmergencySignal: _COMMAND,
     emergency_service_pb2.ClearEmergencyPayload: _COMMAND,
     policy_service_pb2.PolicyDecision: _COMMAND,
-    policy_service_pb2.SessionOpening: _COMMAND,
     run_service_pb2.StopRunPayload: _COMMAND,
     field_report_pb2.FieldReport: "REPORT_INVALID",
 }
