@@ -64,7 +64,8 @@ class TelemetryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QueryTelemetry(self, request, context):
-        """The samples of the last minutes, in buckets of steps: least, greatest and mean of each.
+        """The newest samples, at least 4,096 of every metric at each slot and timeline, in buckets of steps: least, greatest
+        and mean of each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

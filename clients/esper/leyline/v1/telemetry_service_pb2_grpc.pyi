@@ -36,7 +36,9 @@ class TelemetryServiceStub:
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_telemetry_service_pb2.ListMetricsRequest, _telemetry_service_pb2.ListMetricsResponse]
     """Every metric there is."""
     QueryTelemetry: _grpc.UnaryUnaryMultiCallable[_telemetry_service_pb2.QueryTelemetryRequest, _telemetry_service_pb2.QueryTelemetryResponse]
-    """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
+    """The newest samples, at least 4,096 of every metric at each slot and timeline, in buckets of steps: least, greatest
+    and mean of each.
+    """
     StreamTelemetry: _grpc.UnaryStreamMultiCallable[_telemetry_service_pb2.StreamTelemetryRequest, _telemetry_service_pb2.StreamTelemetryResponse]
     """Samples in frames, 10 a second by default; the oldest are dropped for a slow reader, and counted."""
 
@@ -48,7 +50,9 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     ListMetrics: _aio.UnaryUnaryMultiCallable[_telemetry_service_pb2.ListMetricsRequest, _telemetry_service_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Every metric there is."""
     QueryTelemetry: _aio.UnaryUnaryMultiCallable[_telemetry_service_pb2.QueryTelemetryRequest, _telemetry_service_pb2.QueryTelemetryResponse]  # type: ignore[assignment]
-    """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
+    """The newest samples, at least 4,096 of every metric at each slot and timeline, in buckets of steps: least, greatest
+    and mean of each.
+    """
     StreamTelemetry: _aio.UnaryStreamMultiCallable[_telemetry_service_pb2.StreamTelemetryRequest, _telemetry_service_pb2.StreamTelemetryResponse]  # type: ignore[assignment]
     """Samples in frames, 10 a second by default; the oldest are dropped for a slow reader, and counted."""
 
@@ -69,7 +73,9 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _telemetry_service_pb2.QueryTelemetryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_telemetry_service_pb2.QueryTelemetryResponse, _abc.Awaitable[_telemetry_service_pb2.QueryTelemetryResponse]]:
-        """The samples of the last minutes, in buckets of steps: least, greatest and mean of each."""
+        """The newest samples, at least 4,096 of every metric at each slot and timeline, in buckets of steps: least, greatest
+        and mean of each.
+        """
 
     @_abc_1.abstractmethod
     def StreamTelemetry(
