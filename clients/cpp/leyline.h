@@ -11,13 +11,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -73,11 +73,11 @@ struct Error : std::runtime_error {
   std::optional<double> retry_after_s;
   std::vector<std::string> violations;  // the fields that are wrong
 
-  // Whether the same call may succeed later: the daemon says when, or the connection broke.
+  // Whether to come back: the daemon says when, the connection broke, or a watch was read too slowly and resumes.
   bool may_pass() const {
     const bool is_cut = status == google::rpc::UNAVAILABLE || status == google::rpc::CANCELLED ||
                         status == google::rpc::INTERNAL || status == google::rpc::UNKNOWN;
-    return retry_after_s || (reason.empty() && is_cut);
+    return retry_after_s || reason == "SLOW_CONSUMER" || (reason.empty() && is_cut);
   }
 };
 
@@ -104,11 +104,11 @@ inline Error decode(const grpc::Status& status) {
 
 inline std::string read_file(const std::string& path) {
   std::ifstream file(path);
-  if (!file) throw std::runtime_error("cannot read " + path);
+  if (!file) throw Error("cannot read " + path);
   return (std::ostringstream() << file.rdbuf()).str();
 }
 
-// The key file: lines `name = "value"`.
+// The key file: lines `name = "value"`. The files of mutual TLS lie beside it, unless it names a place.
 inline std::map<std::string, std::string> read_key_file(const std::string& path) {
   std::map<std::string, std::string> fields;
   std::istringstream lines(read_file(path));
@@ -116,14 +116,17 @@ inline std::map<std::string, std::string> read_key_file(const std::string& path)
     const size_t middle = line.find(" = \""), end = line.rfind('"');
     if (middle != std::string::npos) fields[line.substr(0, middle)] = line.substr(middle + 4, end - middle - 4);
   }
+  for (const char* name : {"ca", "certificate", "private_key"}) {
+    if (fields.count(name)) fields[name] = std::filesystem::path(path).parent_path() / fields[name];
+  }
   return fields;
 }
 
 inline void sleep_s(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 // Runs `attempt` until it says that the daemon drains; comes back after whatever may pass.
-inline void persist(std::stop_token stop, const std::function<bool(int& failures)>& attempt) {
-  for (int failures = 0; !stop.stop_requested();) {
+inline void persist(const std::function<bool(int& failures)>& attempt) {
+  for (int failures = 0;;) {
     double pause_s = 0;
     try {
       if (attempt(failures)) return;
@@ -194,6 +197,7 @@ class Daemon {
   template <class Stub, class Request, class Answer>
   Answer call_signed(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Answer*),
                      const std::string& name, const google::protobuf::Message& message) {
+    const int64_t last_ns = now_ns() + 30'000'000'000;
     for (int attempt = 1;; ++attempt) {
       try {
         if (attempt > 1) meet();
@@ -202,8 +206,8 @@ class Daemon {
         return call(stub, method, request);
       } catch (const Error& refusal) {
         const bool is_stale = refusal.reason == "EPOCH_STALE" || refusal.reason == "TIMESTAMP_OUT_OF_WINDOW";
-        if (attempt == 5 || !(is_stale || refusal.may_pass())) throw;
-        sleep_s(refusal.retry_after_s.value_or(0.1 * std::exp2(attempt)));
+        if (now_ns() > last_ns || !(is_stale || refusal.may_pass())) throw;
+        sleep_s(refusal.retry_after_s.value_or(std::min(2.0, 0.05 * std::exp2(attempt))));
       }
     }
   }

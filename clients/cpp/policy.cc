@@ -2,8 +2,7 @@
 //
 //     build/policy ADDRESS KEY_FILE [NAME]
 //
-// It writes a checkpoint, shows the seeds and steers until the daemon drains, whatever breaks. Copy it and change
-// `choose`.
+// It writes a checkpoint, shows the seeds and steers until the daemon drains. Copy it and change `choose`.
 
 #include <algorithm>
 #include <iostream>
@@ -57,14 +56,13 @@ class Policy {
 };
 
 // Shows each seed's stage as it changes. The resume token of the last message is where the next watch begins.
-void watch(const Daemon& daemon, std::stop_token stop) {
+void watch(const Daemon& daemon) {
   std::map<std::string, v1::SeedLifecycleStage> stages;
   v1::WatchStateRequest request;
   request.set_delivery(v1::DELIVERY_POLICY_EVERY);
   request.set_resnapshot_on_gap(true);
-  leyline::persist(stop, [&](int& failures) {
+  leyline::persist([&](int& failures) {
     grpc::ClientContext context;
-    std::stop_callback end(stop, [&] { context.TryCancel(); });
     const auto stub = v1::StateService::NewStub(daemon.channel);
     const auto stream = stub->WatchState(&context, request);
     for (v1::WatchStateResponse message; stream->Read(&message); failures = 0) {
@@ -84,7 +82,7 @@ void watch(const Daemon& daemon, std::stop_token stop) {
 
 // Holds the lease and answers each packet; a new session is opened when one breaks.
 void steer(Daemon& daemon, Policy policy, const std::string& name) {
-  leyline::persist({}, [&](int& failures) {
+  leyline::persist([&](int& failures) {
     daemon.meet();
     grpc::ClientContext context;
     const auto stub = v1::PolicyService::NewStub(daemon.channel);
@@ -97,7 +95,6 @@ void steer(Daemon& daemon, Policy policy, const std::string& name) {
     v1::SessionOpening opening;
     opening.set_mode(v1::LEASE_MODE_STEER);
     opening.set_policy_name(name);
-    opening.set_policy_version("1");
     send(opening);
     for (v1::DecisionStreamResponse message; session->Read(&message); failures = 0) {
       if (message.has_opened()) say({"session", LeaseMode_Name(message.opened().mode())});
@@ -135,15 +132,19 @@ void write_checkpoint(Daemon& daemon) {
   say({"checkpoint", CommandState_Name(done.command().state())});
 }
 
+[[noreturn]] void fail(const Error& error) {
+  say({"failed", google::rpc::Code_Name(error.status), error.reason});
+  for (const auto& field : error.violations) say({"invalid", field});
+  std::cerr << error.what() << std::endl;
+  std::quick_exit(1);
+}
+
 int main(int argc, char** argv) try {
   Daemon daemon(argv[1], leyline::read_key_file(argv[2]));
   daemon.meet();
   write_checkpoint(daemon);
-  std::jthread watching([&](std::stop_token stop) { watch(daemon, stop); });
+  std::jthread watching([&] { try { watch(daemon); } catch (const Error& error) { fail(error); } });
   steer(daemon, Policy(), argc > 3 ? argv[3] : "example");
-  watching.join();
 } catch (const Error& error) {
-  say({"failed", google::rpc::Code_Name(error.status), error.reason});
-  for (const auto& field : error.violations) say({"invalid", field});
-  return std::cerr << error.what() << std::endl, 1;
+  fail(error);
 }

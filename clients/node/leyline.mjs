@@ -4,6 +4,7 @@
 
 import { createHmac, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
@@ -46,9 +47,10 @@ export class LeylineError extends Error {
     Object.assign(this, { status, reason, metadata, retryAfterS, violations });
   }
 
-  // Whether the same call may succeed later: the daemon says when, or the connection broke.
+  // Whether to come back: the daemon says when, the connection broke, or a watch was read too slowly and resumes.
   get mayPass() {
-    return this.retryAfterS !== null || (this.reason === '' && CUT.includes(this.status));
+    const isCut = this.reason === '' && CUT.includes(this.status);
+    return this.retryAfterS !== null || this.reason === 'SLOW_CONSUMER' || isCut;
   }
 }
 
@@ -69,10 +71,12 @@ export function decode(error) {
   return new LeylineError(status, found.reason, rich.message, found);
 }
 
-// The key file: lines `name = "value"`.
+// The key file: lines `name = "value"`. The files of mutual TLS lie beside it, unless it names a place.
 export function readKeyFile(path) {
   const lines = readFileSync(path, 'utf8').matchAll(/^(\w+) = "(.*)"$/gm);
-  return Object.fromEntries([...lines].map(([, name, value]) => [name, value]));
+  const isFile = (name) => ['ca', 'certificate', 'private_key'].includes(name);
+  const told = (name, value) => (isFile(name) ? resolve(dirname(path), value) : value);
+  return Object.fromEntries([...lines].map(([, name, value]) => [name, told(name, value)]));
 }
 
 // One daemon, and the key that signs for it.
@@ -123,14 +127,15 @@ export class Daemon {
 
   // One signed call. Each attempt is signed anew; the request_id in the message makes a second one harmless.
   async callSigned(service, method, typeName, message) {
+    const lastMs = Date.now() + 30_000;
     for (let attempt = 1; ; attempt += 1) {
       try {
         if (attempt > 1) await this.meet();
         return await this.call(service, method, this.sign(service, method, typeName, message));
       } catch (refusal) {
         const isStale = ['EPOCH_STALE', 'TIMESTAMP_OUT_OF_WINDOW'].includes(refusal.reason);
-        if (attempt === 5 || !(isStale || refusal.mayPass)) throw refusal;
-        await sleep(1e3 * (refusal.retryAfterS ?? 0.1 * 2 ** attempt));
+        if (Date.now() > lastMs || !(isStale || refusal.mayPass)) throw refusal;
+        await sleep(1e3 * (refusal.retryAfterS ?? Math.min(2, 0.05 * 2 ** attempt)));
       }
     }
   }

@@ -68,7 +68,7 @@ async def steer(client: AsyncClient, policy: Policy, name: str) -> None:
 
 async def main(address: str, key_file: str, name: str = "example") -> None:
     """Write a checkpoint, then steer and watch."""
-    async with AsyncClient(address, Credentials.load(key_file)) as client:
+    async with AsyncClient(address, Credentials.load(key_file), timeout_s=30) as client:
         print("checkpoint", CommandState.Name((await client.checkpoint(reason="a policy begins")).state), flush=True)
         watching = asyncio.create_task(watch(client))
         await steer(client, Policy(), name)

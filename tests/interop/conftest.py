@@ -16,15 +16,21 @@ PolicyOf = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="session")
-def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the Node client, installed."""
-    return toolchains.build_node(tmp_path_factory.mktemp("node"))
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is laid out as the repository is, where the clients are built."""
+    return tmp_path_factory.mktemp("workshop")
 
 
 @pytest.fixture(scope="session")
-def cpp_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def node_client(workshop: Path) -> Path:
+    """The folder of the Node client, installed."""
+    return toolchains.build_node(workshop)
+
+
+@pytest.fixture(scope="session")
+def cpp_client(workshop: Path) -> Path:
     """The folder of the C++ client, compiled."""
-    return toolchains.build_cpp(tmp_path_factory.mktemp("cpp"))
+    return toolchains.build_cpp(workshop)
 
 
 @pytest.fixture

@@ -48,10 +48,10 @@ class PolicyProcess:
 
 
 @contextlib.asynccontextmanager
-async def running(*command: str | Path) -> AsyncIterator[PolicyProcess]:
-    """Run a policy; it does not outlive the block."""
+async def running(*command: str | Path, folder: Path | None = None) -> AsyncIterator[PolicyProcess]:
+    """Run a policy, or another process, in a folder; it does not outlive the block."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=pipe, stderr=pipe)
+    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=pipe, stderr=pipe, cwd=folder)
     try:
         yield PolicyProcess(process)
     finally:

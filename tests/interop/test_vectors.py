@@ -1,4 +1,4 @@
-"""The published vectors, checked by the signers of the other languages and by openssl on a command line."""
+"""The published vectors, checked by the signers of the other languages."""
 
 import json
 import subprocess
@@ -12,11 +12,6 @@ from tests.interop.toolchains import ROOT
 
 VECTORS_FILE = ROOT / "protos" / "vectors" / "signing.json"
 VECTORS: list[dict[str, Any]] = json.loads(VECTORS_FILE.read_text())["vectors"]
-SHELL_SIGNER = """
-u64be() { printf '%016x' "$((${#1} / 2))"; }
-input="$(printf ESPER-LEYLINE-REQUEST-V1 | xxd -p | tr -d '\n')00$(u64be "$HEADER")$HEADER$(u64be "$PAYLOAD")$PAYLOAD"
-printf '%s' "$input" | xxd -r -p | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$KEY"
-"""
 
 
 @pytest.mark.timeout(600)  # the first test of a language builds its client

@@ -56,6 +56,7 @@ def _copied(language: str, folder: Path) -> Path:
     """The client's sources below `folder`, which is laid out as the repository is."""
     target = folder / "clients" / language
     shutil.copytree(ROOT / "clients" / language, target, ignore=shutil.ignore_patterns("node_modules", "build"))
-    if not (folder / "protos").exists():
-        (folder / "protos").symlink_to(ROOT / "protos")
+    for name in ("protos", "esperd"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
     return target
