@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from protovalidate import Validator
 
+from esperd.leyline import verify
 from esperd.leyline.method_policy import services
 from tests.regenerate_protos import PROTOS
 
@@ -151,6 +152,17 @@ def test_the_rules_can_be_applied(kind: Descriptor) -> None:
         for rule in rules_of(field).cel:
             assert rule.message
             assert "-" not in rule.id, "a dash is the sign of a rule between fields"
+
+
+def test_the_envelope_states_what_the_verifier_checks() -> None:
+    """Its limits are checked in the order of the design, with reasons of their own, and told to signers here."""
+    envelope = envelope_pb2.SignedEnvelope.DESCRIPTOR.fields_by_name
+    header = envelope_pb2.SignedHeader.DESCRIPTOR.fields_by_name
+    assert rules_of(envelope["header"]).bytes.max_len == verify.MAX_HEADER_BYTES
+    assert rules_of(envelope["payload"]).bytes.max_len == verify.MAX_PAYLOAD_BYTES
+    assert rules_of(envelope["signature"]).bytes.len == 32
+    nonce = rules_of(header["nonce"]).bytes
+    assert (nonce.min_len, nonce.max_len) == (verify.MIN_NONCE_BYTES, verify.MAX_NONCE_BYTES)
 
 
 @pytest.mark.parametrize(
