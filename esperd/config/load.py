@@ -20,6 +20,8 @@ from esperd.leyline.errors import EsperdError
 TLS_NAMES = ("tls_certificate", "tls_private_key", "tls_client_ca")
 MAX_FILE_BYTES = 1 << 20
 """A configuration is a page or two; a larger file is not one."""
+MAX_ERRORS = 100
+"""What is no configuration at all is not told of line by line."""
 
 
 class ConfigurationInvalid(EsperdError):
@@ -62,7 +64,7 @@ def parse_settings(text: str, origin: str, directory: Path, overrides: Sequence[
     tables = _parse_toml(text, reading)
     for override in overrides:
         _apply_override(tables, override, reading)
-    values = {name: _read_section(name, table, reading) for name, table in tables.items()}
+    values = {name: _read_section(name, table, reading) for name, table in tables.items() if not reading.has_enough}
     if not reading.errors:
         _check_together(values, reading)
     reading.raise_errors()
@@ -93,9 +95,16 @@ class _Reading:
         place = f"{self.origin}:{line}" if line else self.origin
         self.errors.append((line or 0, f"{place}: {problem}"))
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether further errors would tell nobody anything."""
+        return len(self.errors) >= MAX_ERRORS
+
     def raise_errors(self) -> None:
         if not self.errors:
             return
+        if self.has_enough:
+            self.errors.append((1 << 31, "there may be more; these are the first that were found."))
         raise ConfigurationInvalid([message for _, message in sorted(self.errors, key=lambda item: item[0])])
 
 
@@ -143,6 +152,8 @@ def _read_section(section: str, table: object, reading: _Reading) -> dict[str, A
         return {}
     values = {}
     for key, value in table.items():
+        if reading.has_enough:
+            break
         dotted_name = f"{section}.{key}"
         description = known[section].get(key)
         if description is None:

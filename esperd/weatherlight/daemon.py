@@ -38,7 +38,7 @@ from esperd.weatherlight.identity import Identity, make_identity
 from esperd.weatherlight.key_keeper import KeyKeeper
 from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.picking import Picked, newest_in_journal, newest_in_store, pick
-from esperd.weatherlight.reload import Prepare, Reload
+from esperd.weatherlight.reload import Prepare, Reload, words_of
 from esperd.weatherlight.run_directory import RunDirectory
 from esperd.weatherlight.signals import SignalRecord
 from esperd.weatherlight.training_thread import Keeping, finished_snapshot, start_training_thread, starting_snapshot
@@ -68,7 +68,7 @@ class Daemon:
         run_id: str = "",
     ) -> None:
         """`new_run` begins one, whatever the directory holds, with this `run_id` unless it is empty."""
-        self._reload = Reload(configuration, log)
+        self._reload = Reload(configuration)
         self._directory = directory
         self._log = log
         self._new_run = new_run
@@ -311,10 +311,8 @@ class Daemon:
     def reload(self) -> Reloaded:
         """Read configuration, keys and certificates again and apply all of it, or nothing."""
         reloaded = self._reload.run()
-        if reloaded.applied:
-            text = "; ".join(map(str, reloaded.applied))
-            facts = {change.name: f"{change.old_value} -> {change.new_value}" for change in reloaded.applied}
-            self._server.tell("config.reloaded", f"in force from now on: {text}", "info", facts)
+        kind, level = ("config.rejected", "error") if reloaded.rejected else ("config.reloaded", "info")
+        self._server.tell(kind, words_of(reloaded), level, {})
         return reloaded
 
     def set_log_level(self, level: str) -> str:

@@ -6,8 +6,6 @@ part prepares its own from the settings that would be in force, and what it hand
 
 from collections.abc import Callable, Sequence
 
-from structlog.stdlib import BoundLogger
-
 from esperd.config.load import ConfigurationInvalid
 from esperd.config.origin import RELOAD, Configuration, differing
 from esperd.config.reloadable import RELOADABLE
@@ -20,14 +18,15 @@ Swap = Callable[[], object]
 Prepare = Callable[[Settings], Swap]
 """Reads and checks what a part needs under these settings and changes nothing; raises EsperdError."""
 
+MAX_WORDS_CHARS = 4000
+
 
 class Reload:
     """The configuration in force, and how another one comes into force."""
 
-    def __init__(self, configuration: Configuration, log: BoundLogger) -> None:
+    def __init__(self, configuration: Configuration) -> None:
         """`configuration` is the one that the daemon starts with."""
         self.configuration = configuration
-        self._log = log
         self._parts: list[Prepare] = []
 
     def add(self, prepare: Prepare) -> None:
@@ -40,20 +39,18 @@ class Reload:
         try:
             found = before.read_again()
         except ConfigurationInvalid as error:
-            return self._rejected(error.errors)
+            return Reloaded(rejected=error.errors)
         except EsperdError as error:
-            return self._rejected([error.message])
+            return Reloaded(rejected=(error.message,))
         changes = [SettingChange(name, before.shown(name), found.shown(name)) for name in differing(before, found)]
         names = RELOADABLE.intersection(change.name for change in changes)
         wanted = before.with_values({name: found.value(name) for name in names}, RELOAD)
         errors = self._put_in_force(wanted)
         if errors:
-            return self._rejected(errors)
-        return self._done(
-            Reloaded(
-                applied=tuple(change for change in changes if change.name in names),
-                restart_required=tuple(change for change in changes if change.name not in names),
-            )
+            return Reloaded(rejected=tuple(errors))
+        return Reloaded(
+            applied=tuple(change for change in changes if change.name in names),
+            restart_required=tuple(change for change in changes if change.name not in names),
         )
 
     def _put_in_force(self, wanted: Configuration) -> list[str]:
@@ -71,14 +68,18 @@ class Reload:
             self.configuration = wanted
         return errors
 
-    def _rejected(self, errors: Sequence[str]) -> Reloaded:
-        self._log.error("the configuration was not reloaded: nothing has changed", errors=list(errors))
-        return Reloaded(rejected=tuple(errors))
 
-    def _done(self, reloaded: Reloaded) -> Reloaded:
-        self._log.info(
-            "the configuration was reloaded",
-            applied=[str(change) for change in reloaded.applied],
-            restart_required=[str(change) for change in reloaded.restart_required],
-        )
-        return reloaded
+def words_of(reloaded: Reloaded) -> str:
+    """What a reload did, in a sentence that is not too long for a notice."""
+    if reloaded.rejected:
+        text = f"the configuration was not reloaded, nothing has changed: {'; '.join(reloaded.rejected)}"
+    elif reloaded.applied or reloaded.restart_required:
+        parts = [_told("in force now", reloaded.applied), _told("takes a restart", reloaded.restart_required)]
+        text = f"the configuration was reloaded; {'; '.join(filter(None, parts))}"
+    else:
+        text = "the configuration was reloaded; no setting has changed"
+    return text if len(text) <= MAX_WORDS_CHARS else f"{text[:MAX_WORDS_CHARS]} ..."
+
+
+def _told(title: str, changes: Sequence[SettingChange]) -> str:
+    return f"{title}: {', '.join(map(str, changes))}" if changes else ""

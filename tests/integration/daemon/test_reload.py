@@ -135,7 +135,11 @@ async def test_a_hangup_applies_what_can_be_applied(start_daemon: StartDaemon) -
         assert [(one.name, one.old_value, one.new_value) for one in again.restart_required] == [
             ("checkpoints.every_steps", "500", "123")
         ]
+        files.write('[control]\nmax_streams = 77\n[log]\nformat = "console"\n')
+        assert [one.name for one in (await client.reload_config("for eyes")).applied] == ["log.format"]
     assert "checkpoints.every_steps: 500 -> 123" in daemon.log
+    assert daemon.log.splitlines()[0].startswith("{")
+    assert not daemon.log.splitlines()[-1].startswith("{")
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esperd.config.fields import describe_settings, settings_by_section
-from esperd.config.load import load_settings, parse_settings
+from esperd.config.load import MAX_ERRORS, load_settings, parse_settings
 from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
 
@@ -213,3 +213,12 @@ def test_random_text_never_crashes(text: str) -> None:
 def test_values_survive_a_round_trip() -> None:
     """The defaults written as TOML are valid TOML."""
     assert tomllib.loads(TASK + _defaults_as_toml())["training"]["amp"] == "auto"
+
+
+def test_a_file_full_of_errors_is_told_of_in_part() -> None:
+    """A long list would help nobody, and finding it would hold up a daemon that reloads."""
+    text = error_of(TASK + "[log]\n" + "".join(f"nonsense{number} = 1\n" for number in range(10_000)))
+    assert len(text.splitlines()) < MAX_ERRORS + 5
+    assert "there may be more" in text
+    text = error_of(TASK + "".join(f"[nonsense{number}]\n" for number in range(10_000)))
+    assert len(text.splitlines()) < MAX_ERRORS + 5

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import structlog
 
 from esperd.config.origin import load_configuration
 from esperd.config.settings import Settings
+from esperd.control.supervisor import Reloaded, SettingChange
 from esperd.leyline.errors import EsperdError
-from esperd.weatherlight.reload import Reload
+from esperd.weatherlight.reload import MAX_WORDS_CHARS, Reload, words_of
 
 TASK = '[run]\ntask = "my_task:build"\n'
 
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reload(file: Path) -> Reload:
-    return Reload(load_configuration(file), structlog.get_logger())
+    return Reload(load_configuration(file))
 
 
 def test_what_can_be_applied_is_applied_and_the_rest_is_named(file: Path, reload: Reload) -> None:
@@ -111,3 +111,16 @@ def test_parts_read_their_files_again_when_no_setting_has_changed(reload: Reload
     reload.add(part.prepare)
     reload.run()
     assert len(part.in_force) == 1
+
+
+def test_what_a_reload_did_in_words() -> None:
+    """One sentence for the log, the journal and telemetry."""
+    change, other = SettingChange("log.level", '"info"', '"debug"'), SettingChange("run.num_steps", "0", "5")
+    assert words_of(Reloaded((change,), (other,))) == (
+        'the configuration was reloaded; in force now: log.level: "info" -> "debug"; '
+        "takes a restart: run.num_steps: 0 -> 5"
+    )
+    assert words_of(Reloaded(restart_required=(other,))).endswith("reloaded; takes a restart: run.num_steps: 0 -> 5")
+    assert words_of(Reloaded()) == "the configuration was reloaded; no setting has changed"
+    assert words_of(Reloaded(rejected=("a", "b"))) == ("the configuration was not reloaded, nothing has changed: a; b")
+    assert len(words_of(Reloaded(rejected=("x" * 100_000,)))) < MAX_WORDS_CHARS + 10
