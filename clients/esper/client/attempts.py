@@ -11,6 +11,8 @@ from esper.client.signing import Signer
 
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 2.0
+_KEY_REFUSED = ("KEY_NOT_ACTIVE", "SIGNATURE_INVALID")
+"""What a daemon says of a key that is revoked, expired, or not in its ring."""
 
 
 def backoff_s(num_failures: int) -> float:
@@ -21,7 +23,8 @@ def backoff_s(num_failures: int) -> float:
 class Attempts:
     """The attempts of one call until its deadline.
 
-    A refusal for a stale epoch or clock is answered by signing again, once each. A refusal that names a time to wait
+    A refusal for a stale epoch or clock is answered by signing again, once each; so is one for the key, if its file
+    holds another by now. A refusal that names a time to wait
     is waited for. A signed call whose connection broke is sent again, because nobody knows whether it arrived and its
     request_id makes that harmless; a read fails at once. A call to which the daemon may take minutes is tried again no
     longer than any other: a daemon that has gone is told of in seconds.
@@ -42,6 +45,8 @@ class Attempts:
         self._retry_s = timeout_s if retry_s is None else retry_s
         self._last_try_s: float | None = None
         self._adopted: set[str] = set()
+        self._key_id = "" if signer is None else signer.key_id
+        """The key that signs the attempts."""
         self._num_cuts = 0
 
     def remaining_s(self) -> float:
@@ -63,9 +68,22 @@ class Attempts:
         if isinstance(error, Unreachable) or error.status == error.reason == "CANCELLED":
             self._num_cuts += 1
             return None if self._signer is None else backoff_s(self._num_cuts)
-        if self._signer is not None and error.reason not in self._adopted and self._signer.adopt(error):
+        if (
+            self._signer is not None
+            and error.reason not in self._adopted
+            and self._can_sign_better(self._signer, error)
+        ):
             self._adopted.add(error.reason)
             return 0.0
         if error.status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", ""):
             return error.retry_after_s
         return None
+
+    def _can_sign_better(self, error: LeylineError) -> bool:
+        if self._signer is None:
+            return False
+        if error.reason not in _KEY_REFUSED:
+            return self._signer.adopt(error)
+        has_another = self._signer.exchange_key(self._key_id)
+        self._key_id = self._signer.key_id
+        return has_another

@@ -30,6 +30,8 @@ class Credentials:
     """Where the daemon listens, if the file says so: `unix:PATH`, `tls:HOST:PORT` or `HOST:PORT`."""
     tls: TlsFiles | None = None
     """For `tls:` addresses, if it names them: `ca`, `certificate` and `private_key`, relative to its directory."""
+    path: Path | None = field(default=None, compare=False)
+    """The key file that they were read from; it is read again when the daemon refuses the key."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Credentials":
@@ -54,7 +56,7 @@ class Credentials:
                 raise _invalid(path, f"field {name} is not text")
         tls = tls_files(content.get("ca"), content.get("certificate"), content.get("private_key"), Path(path).parent)
         secret = _secret(path, content["secret"])
-        return cls(content["key_id"], content["principal"], secret, content.get("address"), tls)
+        return cls(content["key_id"], content["principal"], secret, content.get("address"), tls, Path(path).absolute())
 
 
 def _read_private(path: Path) -> str:

@@ -64,6 +64,11 @@ class Signer:
         """Whether the daemon's id and epoch are known."""
         return self._server is not None
 
+    @property
+    def key_id(self) -> str:
+        """The key that signs; empty without credentials."""
+        return "" if self._credentials is None else self._credentials.key_id
+
     def require_key(self) -> None:
         """Raise LeylineError NO_KEY when there is nothing to sign with."""
         if self._credentials is None:
@@ -85,6 +90,17 @@ class Signer:
         except (KeyError, ValueError):
             return False
         return True
+
+    def exchange_key(self, refused_key_id: str) -> bool:
+        """Whether there is another key than the refused one: its file is read again, as it may hold the successor."""
+        if self._credentials is None or self._credentials.path is None:
+            return False
+        if self._credentials.key_id == refused_key_id:
+            try:
+                self._credentials = Credentials.load(self._credentials.path)
+            except LeylineError:
+                return False  # what was refused is the better thing to tell
+        return self._credentials.key_id != refused_key_id
 
     def sign(self, method: str, payload: bytes) -> SignedEnvelope:
         """Sign one attempt with a fresh nonce and time. Raises LeylineError NO_KEY without credentials."""

@@ -98,6 +98,28 @@ async def test_rotation_under_load_without_one_failed_call(
     ]
 
 
+async def test_a_client_takes_the_successor_from_its_file(
+    start_daemon: StartDaemon, folder: Path, admin_file: Path
+) -> None:
+    """A client that is never restarted: its file is exchanged, the old key revoked, and its next call succeeds.
+
+    Calls, batches on a stream that is opened anew and a policy's session, all with the key of before in memory.
+    """
+    daemon, fresh = start_daemon(), folder / "operator-2.toml"
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_TRAINING)
+        await client.submit(CHECK)
+        old = key_id_of(daemon.key_file)
+        await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "rotate", old, "--client-file", fresh)
+        fresh.rename(daemon.key_file)
+        await client.submit(CHECK)
+        await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "revoke", old)
+        await asyncio.gather(*(client.submit(CHECK) for _ in range(20)))
+        async with client.decision_session(LEASE_MODE_STEER, "p", "1"):
+            pass
+        assert (await client.check_access()).key_id == key_id_of(daemon.key_file) != old
+
+
 async def test_what_an_operator_types(start_daemon: StartDaemon, folder: Path, admin_file: Path) -> None:
     """Beside the daemon no ring has to be named; what is not in force is said; can-i answers with its exit code."""
     daemon, policy_file = start_daemon(), folder / "policy.toml"

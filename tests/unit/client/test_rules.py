@@ -48,9 +48,9 @@ class Clock:
         return self.now_s
 
 
-def new_signer(clock: Clock) -> Signer:
+def new_signer(clock: Clock, credentials: Credentials = CREDENTIALS) -> Signer:
     """A signer that knows its daemon."""
-    signer = Signer(CREDENTIALS, wall_clock=clock, random_bytes=lambda count: bytes(count))
+    signer = Signer(credentials, wall_clock=clock, random_bytes=lambda count: bytes(count))
     signer.learn(GetServerInfoResponse(server_id="d", epoch=b"old"))
     return signer
 
@@ -152,6 +152,36 @@ def test_epoch_and_time_are_adopted_once_each() -> None:
             attempts.after(error)
     with pytest.raises(LeylineError):
         Attempts(signer=new_signer(clock), timeout_s=9, monotonic=clock).after(refused("", "EPOCH_STALE"))
+
+
+@pytest.mark.parametrize("reason", ["KEY_NOT_ACTIVE", "SIGNATURE_INVALID"])
+def test_a_refused_key_is_exchanged_for_its_successor(tmp_path: Path, reason: str) -> None:
+    """Its file is read again: with another key in it each call is signed again once, also those that were under way."""
+    clock, path = Clock(), tmp_path / "policy.key"
+    old, new = (new_key("policy", [Permission.COMMAND], 0) for _ in range(2))
+    write_client_file(path, old)
+    signer = new_signer(clock, Credentials.load(path))
+    before, beside = (Attempts(signer=signer, timeout_s=10, monotonic=clock) for _ in range(2))
+    error = refused("UNAUTHENTICATED", reason, state="revoked")
+    with pytest.raises(LeylineError):
+        Attempts(signer=signer, timeout_s=10, monotonic=clock).after(error)
+    path.unlink()
+    with pytest.raises(LeylineError) as caught:
+        Attempts(signer=signer, timeout_s=10, monotonic=clock).after(error)
+    assert caught.value is error, "a file that is gone is not the news"
+    write_client_file(path, new)
+    assert before.after(error) == beside.after(error) == 0.0
+    assert signer.key_id == new.key_id
+    for attempts in (before, beside, Attempts(signer=signer, timeout_s=10, monotonic=clock)):
+        with pytest.raises(LeylineError):
+            attempts.after(error)
+
+
+def test_credentials_without_a_file_have_no_successor() -> None:
+    """Nothing is read, and the refusal is final."""
+    clock = Clock()
+    with pytest.raises(LeylineError):
+        Attempts(signer=new_signer(clock), timeout_s=10, monotonic=clock).after(refused("", "KEY_NOT_ACTIVE"))
 
 
 @pytest.mark.parametrize(
