@@ -40,7 +40,7 @@ def test_no_file_is_too_long() -> None:
         str(path.relative_to(ROOT)): length
         for folder in ("esperd", "clients")
         for path in (ROOT / folder).rglob("*.py")
-        if "/leyline/v1/" not in str(path) and (length := len(path.read_text().splitlines())) > 450
+        if "_pb2" not in path.name and (length := len(path.read_text().splitlines())) > 450
     }
     assert long == {}
 
