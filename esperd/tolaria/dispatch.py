@@ -1,7 +1,7 @@
 """Commands at the safe point: which are due, in what order, and the one outcome that each of them gets.
 
-Training thread only. Order inside one safe point: halt, rollback, structural, scalar; inside each, operators before
-policies, and then as they came. What a command does is the trainer's affair (`apply`). After a restart the commands of
+Training thread only. Order inside one safe point: emergencies, breakers, rollback, structural, scalar; inside each,
+operators before policies, and then as they came. What a command does is the trainer's affair (`apply`). After a restart the commands of
 the journal come first, each at the safe point where it had taken effect, and new ones wait until history is through.
 """
 
@@ -35,12 +35,12 @@ from esperd.tolaria.catch_up import START, CatchUp, Mark, Position
 from esperd.tolaria.orders import PENDING
 from esperd.tolaria.state import Publisher
 
-_HALT, _ROLLBACK, _STRUCTURAL, _SCALAR = 0, 1, 2, 3
+_EMERGENCY, _BREAKER, _ROLLBACK, _STRUCTURAL, _SCALAR = range(5)
 
 _RANKS: dict[type, int] = {
-    EmergencyCommand: _HALT,
-    BreakerCommand: _HALT,
-    PolicyPresence: _HALT,
+    EmergencyCommand: _EMERGENCY,
+    PolicyPresence: _EMERGENCY,
+    BreakerCommand: _BREAKER,
     RollbackCommand: _ROLLBACK,
     SeedCommand: _STRUCTURAL,
     ResetOptimizerCommand: _STRUCTURAL,

@@ -4,17 +4,19 @@ from typing import Any
 
 from esperd.leyline.commands import (
     ApplyAt,
+    BreakerCommand,
     EmergencyCommand,
     HyperparameterCommand,
     PauseCommand,
     PolicyPresence,
     ResetOptimizerCommand,
 )
-from esperd.leyline.vocabulary import CommandState, EmergencyLevel
+from esperd.leyline.vocabulary import BreakerState, CommandState, EmergencyLevel
 from tests.unit.tolaria.harness import Run
 
 RATE = HyperparameterCommand("host", {"lr": 0.1})
 RESET = ResetOptimizerCommand("host")
+BREAKER = BreakerCommand("isolation", BreakerState.CLOSED)
 NOTICE = EmergencyCommand(EmergencyLevel.NOTICE, "note")
 
 
@@ -27,13 +29,13 @@ def order_of(run: Run) -> list[str]:
     return [event.command_id for event in run.take() if hasattr(event, "command_id")]
 
 
-def test_halts_come_first_then_structure_then_scalars():
-    """Whatever the order of arrival."""
+def test_emergencies_come_first_then_breakers_structure_and_scalars():
+    """Whatever the order of arrival, also where a breaker has waited for its step."""
     run = begun()
-    for name, payload in (("rate", RATE), ("reset", RESET), ("notice", NOTICE)):
+    for name, payload in (("rate", RATE), ("reset", RESET), ("breaker", BREAKER), ("notice", NOTICE)):
         run.submit(payload, command_id=name)
     run.steps(1)
-    assert order_of(run) == ["notice", "reset", "rate"]
+    assert order_of(run) == ["notice", "breaker", "reset", "rate"]
 
 
 def test_operators_overtake_policies_of_the_same_rank():
