@@ -68,11 +68,7 @@ class Attempts:
         if isinstance(error, Unreachable) or error.status == error.reason == "CANCELLED":
             self._num_cuts += 1
             return None if self._signer is None else backoff_s(self._num_cuts)
-        if (
-            self._signer is not None
-            and error.reason not in self._adopted
-            and self._can_sign_better(self._signer, error)
-        ):
+        if error.reason not in self._adopted and self._can_sign_better(error):
             self._adopted.add(error.reason)
             return 0.0
         if error.status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", ""):
