@@ -1,8 +1,9 @@
 """Commands at the safe point: which are due, in what order, and the one outcome that each of them gets.
 
 Training thread only. Order inside one safe point: emergencies, breakers, rollback, structural, scalar; inside each,
-operators before policies, and then as they came. What a command does is the trainer's affair (`apply`). After a restart the commands of
-the journal come first, each at the safe point where it had taken effect, and new ones wait until history is through.
+operators before policies, and then as they came. What a command does is the trainer's affair (`apply`). After a restart
+the commands of the journal come first, each at the safe point where it had taken effect, and new ones wait until
+history is through.
 """
 
 from collections.abc import Callable, Sequence
