@@ -21,11 +21,13 @@ from esperd.control.audit import PERIOD_S, AuditTrail
 from esperd.control.audit_service import AuditService
 from esperd.control.certificate_watch import CertificateWatch
 from esperd.control.checkpoint_service import CheckpointService
+from esperd.control.chores import Chore, Chores
 from esperd.control.command_board import CommandBoard
 from esperd.control.command_desk import CommandDesk
 from esperd.control.command_service import CommandService
 from esperd.control.condition import ConditionBoard
 from esperd.control.connections import Connections
+from esperd.control.earlier_starts import had_policy
 from esperd.control.emergency_service import EmergencyService
 from esperd.control.entrance import Entrance
 from esperd.control.event_pump import EventPump
@@ -42,7 +44,6 @@ from esperd.control.policy_service import PolicyService
 from esperd.control.policy_sessions import METHOD as DECISION_STREAM
 from esperd.control.policy_sessions import PolicySessions
 from esperd.control.rates import Rates, limits_of
-from esperd.control.recorded_commands import to_command
 from esperd.control.recorder import Recorder
 from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
 from esperd.control.reflection import ReflectionService
@@ -55,15 +56,14 @@ from esperd.control.supervisor import Supervisor
 from esperd.control.telemetry_service import TelemetryService
 from esperd.control.tls import Certificates, TlsFiles, TlsPair
 from esperd.control.transport import ConnectionLimits, server_options
-from esperd.leyline.commands import PolicyPresence
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import read_method_policies, services
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import NoticeEvent
-from esperd.leyline.vocabulary import CommandState, TrainerPhase
+from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.journal import Journal
-from esperd.oona.records import CommandQuery, CommandRecord
+from esperd.oona.records import CommandRecord
 
 COMMAND_STREAM = "/esper.leyline.v1.CommandService/CommandStream"
 HOUSEKEEPING_S = 0.1
@@ -151,7 +151,7 @@ class ControlServer:
         self._certificates = self._read_certificates(clock)
         self._server: Any = None
         self._bound: list[str] = []
-        self._chores: list[asyncio.Task[None]] = []
+        self._chores = Chores(self._meter, log)
 
     async def start(self) -> list[str]:
         """Bind and serve; returns the bound addresses (a port of 0 is replaced by the one that was given).
@@ -160,7 +160,8 @@ class ControlServer:
             EsperdError: ADDRESS_UNUSABLE; nothing stays bound.
         """
         self._commands.reopen(self._unsettled or ())
-        had_policy = await self._had_policy()
+        continues = self._unsettled is not None
+        lost_policy = continues and await had_policy(self._journal, self._port.snapshot().run.started_unix_s)
         limits = ConnectionLimits(max_connections=self._settings.control.max_connections)
         self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((self._entrance,))
@@ -174,7 +175,7 @@ class ControlServer:
             raise
         self._port.attach(asyncio.get_running_loop(), self._pump.on_events)
         self.conditions.set_part("journal", True)
-        if had_policy:
+        if lost_policy:
             self._sessions.note_restart()
         self._look_around()
         self._start_chores()
@@ -244,9 +245,7 @@ class ControlServer:
                 stream.end(EsperdError("DRAINING"))
         await self._end_calls(max(0.0, deadline_s - time.monotonic()), hurry)
         self._remove_sockets()
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._chores.stop()
         await self._desk.finish_accepting()
         self._port.detach()
         self._pump.take_all()
@@ -261,17 +260,6 @@ class ControlServer:
         if not stopped.done():
             await self._server.stop(None)
         await stopped
-
-    async def _had_policy(self) -> bool:
-        """Whether the last that earlier starts told the trainer of a policy is that one had come."""
-        if self._unsettled is None:
-            return False
-        page = await self._journal.list_commands(CommandQuery(kind=PolicyPresence.__name__), 1)
-        told = [row for row in page.rows if row.state in (CommandState.APPLIED, CommandState.ACCEPTED)]
-        if not told or told[0].accepted_unix_s < self._port.snapshot().run.started_unix_s:
-            return False  # none, or an earlier run's
-        payload = to_command(told[0]).payload
-        return isinstance(payload, PolicyPresence) and payload.present
 
     def _addresses(self) -> list[str]:
         configured = self._settings.control.listen
@@ -290,8 +278,7 @@ class ControlServer:
     # Chores
 
     def _start_chores(self) -> None:
-        loop = asyncio.get_running_loop()
-        chores = [
+        chores: list[tuple[float, Chore]] = [
             (self._settings.control.frame_interval_s, self._telemetry.tick),
             (HOUSEKEEPING_S, self._look_around),
             (PERIOD_S, self._trail.close_period),
@@ -299,15 +286,7 @@ class ControlServer:
         if self._certificate_watch is not None:
             self._certificate_watch.look()
             chores.append((certificate_watch.INTERVAL_S, self._certificate_watch.look))
-        self._chores = [loop.create_task(self._every(interval_s, work)) for interval_s, work in chores]
-
-    async def _every(self, interval_s: float, work: Callable[[], None]) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                self._meter.own_work(work)
-            except Exception:  # noqa: BLE001 - logged whole; the chore is done again at its next time
-                self._log.exception("a chore failed")
+        self._chores.start(chores)
 
     def _look_around(self) -> None:
         """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
@@ -446,7 +425,7 @@ class ControlServer:
                 clock=clock,
                 global_step=lambda: port.snapshot().run.global_step,
             ),
-            AuditService(journal=journal, is_training=self._is_training),
+            AuditService(journal=journal, conditions=self.conditions, is_training=self._is_training),
             self._checkpoints,
             self._exports,
             self._telemetry,
