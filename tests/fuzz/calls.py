@@ -39,6 +39,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from esperd.config.settings import ControlSettings
 from esperd.control.errors import DETAILS_KEY
+from esperd.control.recorded_commands import to_command
 from esperd.leyline.errors import CATALOGUE, DOMAIN
 from esperd.leyline.keyring import KeyRing
 from esperd.leyline.method_policy import read_method_policies, services
@@ -60,6 +61,7 @@ POLICIES = read_method_policies()
 METHODS = {f"/{service.full_name}/{method.name}": method for service in services() for method in service.methods}
 READS = sorted(name for name, policy in POLICIES.items() if not policy.signed)
 SIGNED = sorted(name for name, policy in POLICIES.items() if policy.signed)
+DECISION_STREAM = "/esper.leyline.v1.PolicyService/DecisionStream"
 _PAYLOADS: dict[str, type[Message]] = {
     "SubmitCommand": command_pb2.AdaptationCommand,
     "SubmitCommands": command_service_pb2.CommandBatch,
@@ -157,7 +159,23 @@ class Plane:
             check_status(method, caller)
         answer = GetMessageClass(METHODS[method].output_type)
         for data in caller.answers:
-            answer.FromString(data)
+            await self._can_be_carried_out_later(stage, answer.FromString(data))
+
+    async def _can_be_carried_out_later(self, stage: Theatre, answer: Any) -> None:
+        """What was accepted is in the journal, and the next start of the daemon can read it again."""
+        match answer:
+            case command_service_pb2.SubmitCommandResponse():
+                accepted = [answer.command.command_id]
+            case command_service_pb2.SubmitCommandsResponse():
+                accepted = [command.command_id for command in answer.commands]
+            case command_service_pb2.CommandStreamResponse():
+                accepted = [receipt.command_id for receipt in answer.receipts]
+            case _:
+                return
+        for command_id in filter(None, accepted):
+            record = await stage.journal.get_command(command_id)
+            assert record is not None, "accepted, and not in the journal"
+            assert to_command(record).command_id == command_id
 
     async def _served(self, handler: Any, caller: Caller, request: bytes) -> None:
         """Let the handler work until it ends, or a stream has answered, or it waits for too long."""
@@ -313,11 +331,13 @@ WORDS = (
 
 
 def one_payload(data: bytes) -> None:
-    """A signed call: which method, then its payload; sessions get up to three."""
+    """A signed call: which method, then its payload; sessions get up to three, of which a policy's first opens it."""
     method = SIGNED[data[0] % len(SIGNED)] if data else SIGNED[0]
-    kind = payload_type(method)
+    kinds = [payload_type(method)] * 3
+    if method == DECISION_STREAM:
+        kinds[0] = policy_service_pb2.SessionOpening
     parts = data[1:].split(b"|||", 2) if METHODS[method].client_streaming else [data[1:]]
-    plane().call(method, [message_of(kind, part) for part in parts])
+    plane().call(method, [message_of(kind, part) for kind, part in zip(kinds, parts, strict=False)])
 
 
 def one_filter(data: bytes) -> None:
@@ -354,6 +374,9 @@ def _payload_seeds() -> list[bytes]:
     for name, message in (("SubmitCommand", command), ("SubmitCommands", batch), ("CommandStream", batch)):
         number = next(number for number, method in enumerate(SIGNED) if method.endswith(f"/{name}"))
         seeds.append(bytes([number, 1]) + message.SerializeToString())
+    opening = policy_service_pb2.SessionOpening(mode=1, policy_name="fuzz").SerializeToString()  # type: ignore[arg-type]
+    decision = policy_service_pb2.PolicyDecision(decision_id="d-1", commands=[command]).SerializeToString()
+    seeds.append(bytes([SIGNED.index(DECISION_STREAM), 1]) + opening + b"|||\x01" + decision)
     return seeds
 
 

@@ -10,6 +10,7 @@ from esperd.leyline.keyring import MIN_SECRET_BYTES, Key, KeyRing, KeyState
 from esperd.leyline.keyring_edit import _rewritten, key_text
 from tests.fuzz.target import Target, outcome
 
+MAX_BYTES = 8192
 FOLDER = Path("/srv/fuzz")
 RING_PATH = FOLDER / "keys.toml"
 SECRET = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef"
@@ -79,13 +80,43 @@ def _hexadecimal_runs(text: str) -> list[str]:
     return [run for run in runs if len(run) >= MIN_SECRET_BYTES]
 
 
+VALUES = (
+    *("1", "-0.5", "nan", "inf", "1e999", "9" * 4400, "0x7fffffffffffffffff", "true", '"x"', '""', '"\\u0000"', '"é"'),
+    *("[]", '["a"]', '["a", "a"]', '[["a"]]', "[1, [2]]", "[" * 800, "{}", "{a = 1}", '{a = {b = ["c"]}}'),
+    *("2026-11-20", "07:32:00", "2026-11-20T00:00:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"),
+)
+"""One of each kind that TOML knows, and the ends of some: every setting is tried with every one of them."""
+
+
 def _configurations() -> list[bytes]:
     example = Path(__file__).parents[2] / "esperd" / "cli" / "example" / "esperd.toml"
-    lines = ['[run]\ntask = "a:b"\n']
-    for section, settings in settings_by_section().items():
-        for key in settings:
-            lines += [f"[{section}]\n{key} = {value}\n" for value in ("1", "-0.5", '"x"', "true", '["a"]', "{a = 1}")]
-    return [example.read_bytes(), *(line.encode() for line in lines), b'[run]\ntask = "a:b"\n\0run.task=c:d']
+    texts = [
+        _setting(section, key, value)
+        for section, settings in settings_by_section().items()
+        for key in settings
+        for value in VALUES
+    ]
+    overridden = '[run]\ntask = "a:b"\n\0run.task=c:d'
+    return [example.read_bytes(), *(text.encode() for text in (*texts, overridden))]
+
+
+def _setting(section: str, key: str, value: str) -> str:
+    task = "" if (section, key) == ("run", "task") else 'task = "a:b"\n'
+    header = "" if section == "run" else f"[{section}]\n"
+    return f"[run]\n{task}{header}{key} = {value}\n"
+
+
+def _rings() -> list[bytes]:
+    lines = RING.splitlines()
+    fields = [(number, line.partition(" = ")[0]) for number, line in enumerate(lines) if " = " in line]
+    changed = [
+        "\n".join([*lines[:number], f"{name} = {value}", *lines[number + 1 :]])
+        for number, name in fields
+        for value in (*VALUES, '["observe", ["command"]]', '["observe", 1]')
+    ]
+    return [
+        text.encode() for text in (RING, RING * 2, "keys = []", "keys = [1]", "[[keys]]", "[keys]\na = 1", *changed)
+    ]
 
 
 _CONFIG_WORDS = sorted({word for section, keys in settings_by_section().items() for word in (section, *keys)})
@@ -104,8 +135,6 @@ _RING_WORDS = (
 _TOML_WORDS = ('"""', "'''", "= ", "[[", "]]", "inf", "nan", "0x", "1e999", "true", "1979-05-27T07:32:00Z", "{ ", "\\u")
 
 TARGETS = {
-    "keyring": Target(
-        read_ring, [RING.encode(), RING.encode() * 2, b"keys = []", b"[[keys]]"], (*_RING_WORDS, *_TOML_WORDS)
-    ),
-    "config": Target(read_config, _configurations(), (*_CONFIG_WORDS, *_TOML_WORDS)),
+    "keyring": Target(read_ring, _rings(), (*_RING_WORDS, *_TOML_WORDS), MAX_BYTES),
+    "config": Target(read_config, _configurations(), (*_CONFIG_WORDS, *_TOML_WORDS), MAX_BYTES),
 }
