@@ -35,6 +35,7 @@ class CertificateWatch:
         self._tell = tell
         self._set_good = set_good
         self._seen = _signature(certificates.pair)
+        self._known = certificates.pair.fingerprint
         self._problem = ""
         """What is wrong with the files on disk, as it was told."""
         self._told: tuple[str, str] = ("", "")
@@ -47,6 +48,7 @@ class CertificateWatch:
         if seen != self._seen or self._problem:
             self._seen = seen
             self._take_up(pair)
+        self._tell_of_change()
         left_s = self._certificates.pair.not_after_unix_s - self._clock()
         self._tell_of_end(left_s)
         self._set_good(not self._problem and left_s > UNHEALTHY_S)
@@ -62,8 +64,15 @@ class CertificateWatch:
         self._problem = ""
         if pair.fingerprint != shown.fingerprint:
             self._certificates.swap(pair)
-            facts = {"names": " ".join(pair.names), "days_left": str(self._days_left(pair))}
-            self._tell("tls.reloaded", "new connections are shown the new certificate", "info", facts)
+
+    def _tell_of_change(self) -> None:
+        """Tell of another pair, whoever exchanged it."""
+        pair = self._certificates.pair
+        if pair.fingerprint == self._known:
+            return
+        self._known = pair.fingerprint
+        facts = {"names": " ".join(pair.names), "days_left": str(self._days_left(pair))}
+        self._tell("tls.reloaded", "new connections are shown the new certificate", "info", facts)
 
     def _tell_of_end(self, left_s: float) -> None:
         pair = self._certificates.pair

@@ -1,9 +1,12 @@
 """A real daemon over TLS whose certificates are renewed, well and badly, while clients work: no call fails."""
 
 import asyncio
+import re
 import signal
 import socket
 import ssl
+import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tests.integration.control.stage import eventually
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
 
+SECURITY = Path(__file__).parents[3] / "esperd/docs/security.md"
 NUM_RELOADS = 20
 PAUSE = AdaptationCommand(run_control=CommandRunControl(action=RUN_ACTION_PAUSE), validate_only=True)
 
@@ -122,3 +126,28 @@ def test_a_daemon_does_not_start_with_files_that_it_cannot_use(start_daemon: Sta
     assert daemon.wait() == 1
     assert "E-CFG-008: The TLS files cannot be used:" in daemon.log
     assert "it is not the key of the certificate" in daemon.log
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """The blocks of one section of esperd/docs/security.md."""
+    text = SECURITY.read_text().partition(f"### {section}\n")[2].partition("\n### ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+async def test_the_documents_commands(start_daemon: StartDaemon, folder: Path) -> None:
+    """What esperd/docs/security.md says about mutual TLS works as it stands there, but for place and port."""
+    make, look = blocks("Mutual TLS", "sh")
+    (toml,) = blocks("Mutual TLS", "toml")
+    subprocess.run(["bash", "-ec", make.replace("10.0.0.5", "127.0.0.1")], cwd=folder, check=True, capture_output=True)
+    control = tomllib.loads(toml)["control"]
+    port = str(free_port())
+    listen = control.pop("listen")[1].replace("50051", port).replace("0.0.0.0", "127.0.0.1")
+    daemon = start_daemon(
+        f'control.listen=["unix:run/leyline.sock", "{listen}"]', *(f"control.{key}={control[key]}" for key in control)
+    )
+    async with daemon.client():
+        pass
+    command = look.replace("10.0.0.5:50051", f"127.0.0.1:{port}")
+    told = await asyncio.to_thread(subprocess.run, ["bash", "-ec", command], cwd=folder, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "tiny_task:build" in told.stdout

@@ -222,3 +222,24 @@ def test_a_file_full_of_errors_is_told_of_in_part() -> None:
     assert "there may be more" in text
     text = error_of(TASK + "".join(f"[nonsense{number}]\n" for number in range(10_000)))
     assert len(text.splitlines()) < MAX_ERRORS + 5
+
+
+TLS = "[control]\nlisten = ['tls:0.0.0.0:50051']\n"
+
+
+def test_tls_needs_its_three_files() -> None:
+    """An address with TLS and a missing file is told at its line; paths are relative to the configuration's."""
+    assert "esperd.toml:4: [control] listen = tls:0.0.0.0:50051 also needs tls_private_key, tls_client_ca." in error_of(
+        TASK + TLS + "tls_certificate = 's.pem'\n"
+    )
+    files = "tls_certificate = 's.pem'\ntls_private_key = '/etc/s.key'\ntls_client_ca = 'ca.pem'\n"
+    control = parse(TASK + TLS + files).control
+    assert control.listen == ("tls:0.0.0.0:50051",)
+    named = (control.tls_certificate, control.tls_private_key, control.tls_client_ca)
+    assert named == ("/somewhere/s.pem", "/etc/s.key", "/somewhere/ca.pem")
+
+
+@pytest.mark.parametrize("rate", ["0", "-1.0", "nan", "inf", "true"])
+def test_a_rate_is_above_nothing(rate: str) -> None:
+    """A limit of zero would lock everybody out; there is no word for none."""
+    assert "max_reads_per_s" in error_of(TASK + f"[control]\nmax_reads_per_s = {rate}\n")

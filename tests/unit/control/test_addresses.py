@@ -1,6 +1,8 @@
 """Where the daemon listens, and whose socket it leaves alone."""
 
 import contextlib
+import grp
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -20,7 +22,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "address", ["0.0.0.0:5000", "example.org:1", "127.0.0.1:99999", "127.0.0.1", "nonsense", "10.0.0.1:1"]
+    "address",
+    ["0.0.0.0:5000", "example.org:1", "127.0.0.1:99999", "127.0.0.1", "nonsense", "10.0.0.1:1", "tls:50051", "tls::1"],
 )
 def test_only_loopback(address: str) -> None:
     """Without TLS nothing but this machine may reach the daemon."""
@@ -29,9 +32,11 @@ def test_only_loopback(address: str) -> None:
     assert refused.value.reason == "ADDRESS_UNUSABLE"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:50051", "[::1]:50051", "unix:/tmp/x.sock"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "localhost:50051", "[::1]:50051", "unix:/tmp/x.sock", "tls:0.0.0.0:50051", "tls:a.lab:1"]
+)
 def test_what_is_served(address: str) -> None:
-    """Loopback and Unix sockets."""
+    """Loopback, Unix sockets, and anything with TLS."""
     check_address(address)
 
 
@@ -87,3 +92,14 @@ async def test_a_taken_port_is_told(directory: Path) -> None:
         assert not address.endswith(":0")
         with pytest.raises(EsperdError, match="taken"):
             bind(second, address)
+
+
+async def test_the_socket_of_a_group(directory: Path) -> None:
+    """It is given to the group that is named; one that is not there is told, and no socket is left."""
+    group = grp.getgrgid(os.getgid()).gr_name
+    async with server() as made:
+        bind(made, "unix:s.sock", group=group)
+        assert Path("s.sock").stat().st_gid == os.getgid()
+        with pytest.raises(EsperdError, match="cannot be given to the group nobody-has-this"):
+            bind(made, "unix:t.sock", group="nobody-has-this")
+        assert not Path("t.sock").exists()

@@ -73,6 +73,13 @@ def test_broken_files_are_bad_although_a_good_pair_is_shown(watched: Watched) ->
     assert watched.is_good is True
 
 
+def test_a_reload_is_told_too(watched: Watched) -> None:
+    """Whoever exchanged the pair: there is one place where one reads of it."""
+    watched.shown.swap(watched.shown.prepare(watched.made.server("next")))
+    assert watched.look() == [("tls.reloaded", "info"), ("tls.expiring", "error")]
+    assert watched.look() == []
+
+
 def test_files_that_were_only_touched_are_not_told(watched: Watched) -> None:
     """The same content is the same pair."""
     pair = watched.shown.pair
