@@ -10,7 +10,9 @@ from esper.leyline.v1 import audit_service_pb2 as pb
 
 from esperd.control import shown
 from esperd.control.call import Call, Route, Shape
+from esperd.control.condition import ConditionBoard
 from esperd.control.pages import page_size
+from esperd.leyline.errors import EsperdError
 from esperd.oona.journal import Journal
 from esperd.oona.records import AuditQuery, AuditRow
 
@@ -23,9 +25,10 @@ for a twentieth of the time and passes 9,000 rows a second."""
 class AuditService:
     """Serves the audit log."""
 
-    def __init__(self, *, journal: Journal, is_training: Callable[[], bool]) -> None:
-        """`is_training` says whether a check must leave time for training."""
+    def __init__(self, *, journal: Journal, conditions: ConditionBoard, is_training: Callable[[], bool]) -> None:
+        """`is_training` says whether a check must leave time for training; a daemon that drains breaks it off."""
         self._journal = journal
+        self._conditions = conditions
         self._is_training = is_training
         self._turn = asyncio.Lock()
 
@@ -59,6 +62,8 @@ class AuditService:
         )
 
     async def _pause(self) -> None:
+        if self._conditions.now.is_draining:
+            raise EsperdError("DRAINING")
         await asyncio.sleep(PAUSE_S if self._is_training() else 0.0)
 
 

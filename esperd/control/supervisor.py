@@ -51,7 +51,7 @@ class Supervisor(Protocol):
         ...
 
     def start_run(self) -> str:
-        """Begin a new run once this call is answered; returns its id."""
+        """Begin a new run once this call is answered; returns its id. Raises EsperdError DRAINING when it leaves."""
 
     def drain(self) -> None:
         """Leave in good order, as on SIGTERM, once this call is answered."""

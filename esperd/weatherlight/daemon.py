@@ -23,6 +23,7 @@ from esperd.control.recorded_commands import to_command
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
 from esperd.control.supervisor import DiagnosticSection, Reloaded
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import NoticeEvent
@@ -342,11 +343,18 @@ class Daemon:
         )
 
     def drain(self) -> None:
-        """End as on SIGTERM."""
+        """End as on SIGTERM, also when a new run was asked for before."""
+        self._next_run_id = ""
         self._asked_to_end.set()
 
     def start_run(self) -> str:
-        """End, so that the process begins a new run; returns its id, the same if it was asked before."""
+        """End, so that the process begins a new run; returns its id, the same if it was asked before.
+
+        Raises:
+            EsperdError: DRAINING, when the process leaves already.
+        """
+        if self._asked_to_end.is_set() and not self._next_run_id:
+            raise EsperdError("DRAINING")
         self._next_run_id = self._next_run_id or make_identity(self._settings, time.time()).run_id
         self._asked_to_end.set()
         return self._next_run_id
@@ -360,6 +368,7 @@ class Daemon:
         """
         self._log.info("shutting down", reason=reason)
         failpoint("drain.begun")
+        self._asked_to_end.set()  # whatever the reason: no new run can be asked for any more
         self._server.conditions.drain()
         self._bridge.request_stop()
         hurry = asyncio.create_task(signals.second())
