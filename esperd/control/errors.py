@@ -96,7 +96,8 @@ def command_error(refusal: Refusal) -> command_pb2.CommandError:
 def _quota_failure(error: EsperdError) -> error_details_pb2.QuotaFailure:
     facts = error.metadata
     violation = error_details_pb2.QuotaFailure.Violation(
-        subject=facts["principal"][:MAX_FACT_CHARS], description=f"{facts['rate']} {facts['what']} a second"
+        subject=facts.get("principal", "")[:MAX_FACT_CHARS],
+        description=f"{facts.get('rate', '?')} {facts.get('what', 'requests')} a second",
     )
     return error_details_pb2.QuotaFailure(violations=[violation])
 
