@@ -27,8 +27,8 @@ _SERVICE = "/esper.leyline.v1.TelemetryService/"
 DEFAULT_BUCKETS = 100
 MAX_BUCKETS = 20_000
 """Buckets of one answer, all series together: 1 MB on the wire."""
-BUCKET_UNITS = 0.06
-"""Putting one bucket together, relative to a unary call (6 to 9 us)."""
+BUCKET_UNITS = 0.1
+"""Putting one bucket together, relative to a unary call (8 to 15 us)."""
 _NO_END = 1 << 63
 """Above every step."""
 _LEVELS = {"info": 0, "warning": 1, "error": 2, "critical": 3, "none": 4}
