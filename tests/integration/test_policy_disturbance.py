@@ -146,7 +146,7 @@ async def test_garbage(start_daemon: StartDaemon, start_policy: StartPolicy, pol
             reasons[spoil.__name__] = await answer_with(client, daemon, policy_key, spoil)
             await until_conservative(client)
         assert reasons == {
-            "no_message": "COMMAND_INVALID",
+            "no_message": "REQUEST_INVALID",
             "no_decision": "COMMAND_INVALID",
             "wrong_signature": "SIGNATURE_INVALID",
             "unsigned": "SIGNATURE_MISSING",
