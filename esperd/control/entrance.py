@@ -176,7 +176,11 @@ class Entrance(grpc.GenericRpcHandler):
     async def _send(self, context: Context, stream: OpenStream, data: bytes) -> None:
         self._meter.count(MESSAGE_UNITS)
         stream.num_sent += 1
-        await context.write(data)
+        try:
+            await context.write(data)
+        except grpc.aio.InternalError as fault:
+            # The connection broke under the message; gRPC cancels the call a moment later, and it counts as that.
+            raise asyncio.CancelledError from fault
 
     async def _refuse_unknown(self, _: object, context: Context) -> None:
         await self._pacer.admit()
