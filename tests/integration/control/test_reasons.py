@@ -7,6 +7,7 @@ import grpc.aio
 import pytest
 from esper.client.errors import LeylineError, decode_rpc_error
 from esper.leyline.v1 import (
+    admin_service_pb2,
     audit_service_pb2,
     checkpoint_service_pb2,
     command_service_pb2,
@@ -15,6 +16,7 @@ from esper.leyline.v1 import (
     state_service_pb2,
 )
 from esper.leyline.v1 import command_pb2 as pb
+from esper.leyline.v1.admin_service_pb2_grpc import AdminServiceStub
 from esper.leyline.v1.audit_service_pb2_grpc import AuditServiceStub
 from esper.leyline.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
 from esper.leyline.v1.command_service_pb2_grpc import CommandServiceStub
@@ -148,3 +150,16 @@ async def test_lease_lost(stage: Theatre) -> None:
     assert receipt.error.reason == "LEASE_LOST"
     assert "policy" in receipt.error.message
     assert [command for command in stage.trainer.applied if isinstance(command.payload, SeedCommand)] == []
+
+
+async def test_revocation_not_kept(stage: Theatre) -> None:
+    """A revocation that cannot be written is told as such, and the key is refused all the same."""
+    (stage.directory / "revoked-keys.toml").mkdir()  # where the file would be
+    payload = admin_service_pb2.RevokeKeyPayload(reason="lost", key_id="policy-1")
+    envelope = stage.envelope("/esper.leyline.v1.AdminService/RevokeKey", payload.SerializeToString(), "admin")
+    request = admin_service_pb2.RevokeKeyRequest(envelope=envelope)
+    error = await refused(AdminServiceStub(stage.channel).RevokeKey(request), "REVOCATION_NOT_KEPT")
+    assert error.metadata["key_id"] == "policy-1"
+    envelope = stage.envelope(SUBMIT, fresh_command(stage).SerializeToString(), "policy")
+    call = CommandServiceStub(stage.channel).SubmitCommand(command_service_pb2.SubmitCommandRequest(envelope=envelope))
+    await refused(call, "KEY_NOT_ACTIVE")
