@@ -15,12 +15,12 @@ from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.vocabulary import Permission
 
 BURST_S = 2.0
-"""A caller that was quiet may send so many seconds' worth at once."""
+"""A caller that was quiet may send so many seconds' worth at once, one request at least."""
 MAX_NAMES = 4096
 """Callers that are told apart at once, in each kind; further ones share one bucket."""
 OPENING = "the opening of a session"
 """Counts as a read of its peer, since nobody has signed yet; the messages on it count as what they are."""
-_FULL_S = BURST_S + 1e-6
+_SLACK_S = 1e-6
 """A sum of many intervals is a little off."""
 _OTHERS = "(callers beyond the table)"
 _POLICY_SERVICE = "/esper.leyline.v1.PolicyService/"
@@ -89,13 +89,13 @@ class Rates:
         elif full_at_s < now_s:
             full_at_s = now_s
         full_at_s += buckets.interval_s
-        if full_at_s - now_s > _FULL_S:
+        if full_at_s - now_s > buckets.full_s:
             raise EsperdError(
                 "RATE_LIMITED",
                 principal=name,
                 rate=f"{1.0 / buckets.interval_s:g}",
                 what=buckets.kind.value,
-                retry_after_s=math.ceil((full_at_s - now_s - _FULL_S) * 1e3) / 1e3,
+                retry_after_s=math.ceil((full_at_s - now_s - buckets.full_s) * 1e3) / 1e3,
             )
         buckets.full_at_s[name] = full_at_s
 
@@ -103,17 +103,19 @@ class Rates:
 class _Buckets:
     """The buckets of one kind, each as one number: when it will be full again (the generic cell rate algorithm)."""
 
-    __slots__ = ("_swept_at_s", "full_at_s", "interval_s", "kind")
+    __slots__ = ("_swept_at_s", "full_at_s", "full_s", "interval_s", "kind")
 
     def __init__(self, kind: RateClass, per_s: float) -> None:
         self.kind = kind
-        self.interval_s = 1.0 / per_s
-        """Seconds in which one token comes back."""
+        self.set_rate(per_s)
         self.full_at_s: dict[str, float] = {}
         self._swept_at_s = 0.0
 
     def set_rate(self, per_s: float) -> None:
         self.interval_s = 1.0 / per_s
+        """Seconds in which one token comes back."""
+        self.full_s = max(BURST_S, self.interval_s) + _SLACK_S
+        """Seconds in which an empty bucket fills."""
 
     def begin(self, name: str, now_s: float) -> tuple[str, float]:
         """The row of a caller that has none, and when its bucket is full."""

@@ -107,6 +107,10 @@ def _limits(settings: ControlSettings) -> dict[str, int]:
         "max_payload_bytes": MAX_PAYLOAD_BYTES,
         "max_batch_commands": MAX_COMMANDS,
         "max_streams": settings.max_streams,
+        "max_reads_per_s": int(settings.max_reads_per_s),
+        "max_commands_per_s": int(settings.max_commands_per_s),
+        "max_decisions_per_s": int(settings.max_decisions_per_s),
+        "max_emergencies_per_s": int(settings.max_emergencies_per_s),
         "command_box_capacity": settings.command_box_capacity,
         "freshness_window_s": int(FRESHNESS_S),
     }

@@ -38,6 +38,7 @@ from tests.supervision import RecordingSupervisor
 
 ResultT = TypeVar("ResultT")
 
+UNLIMITED = 1e9
 SERVER_ID = "esperd-bench"
 
 
@@ -98,7 +99,15 @@ async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[s
             journal=journal,
             verifier=verifier,
             settings=Settings(
-                run=RunSettings(directory=name), control=ControlSettings(listen=(f"unix:{name}/leyline.sock", *listen))
+                run=RunSettings(directory=name),
+                control=ControlSettings(
+                    listen=(f"unix:{name}/leyline.sock", *listen),
+                    # What the daemon can do is measured, not what one caller may.
+                    max_reads_per_s=UNLIMITED,
+                    max_commands_per_s=UNLIMITED,
+                    max_decisions_per_s=UNLIMITED,
+                    max_emergencies_per_s=UNLIMITED,
+                ),
             ),
             identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
             supervisor=RecordingSupervisor(),

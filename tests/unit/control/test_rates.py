@@ -120,7 +120,7 @@ def test_never_more_than_the_rate_and_never_less(per_s: float, gaps_s: list[floa
     """Against a bucket of tokens kept the plain way: the same are let through."""
     clock = Clock()
     bucket = rates(clock, per_s)
-    capacity = BURST_S * per_s
+    capacity = max(1.0, BURST_S * per_s)
     tokens = capacity
     for gap_s in gaps_s:
         clock.now_s += gap_s
