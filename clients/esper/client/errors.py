@@ -119,7 +119,10 @@ def decode_rpc_error(error: grpc.RpcError, address: str) -> LeylineError:
     retry_after_s: float | None = None
     violations: list[tuple[str, str]] = []
     for detail in status.details:
-        retry_after_s = _read_detail(detail, info, violations, retry_after_s)
+        try:
+            retry_after_s = _read_detail(detail, info, violations, retry_after_s)
+        except DecodeError:
+            continue  # what cannot be read says nothing; the status stands without it
     reason = info.reason or code.name
     return LeylineError(code.name, reason, status.message, dict(info.metadata), retry_after_s, tuple(violations))
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
 from esper.client import calls
 from esper.client.attempts import Attempts, backoff_s
@@ -16,6 +17,7 @@ from esper.client.errors import (
     LeylineError,
     Unreachable,
     _plain_error,
+    decode_rpc_error,
     from_command_error,
     local_error,
 )
@@ -25,7 +27,8 @@ from esper.leyline.v1.command_pb2 import CommandError
 from esper.leyline.v1.envelope_pb2 import SignedHeader
 from esper.leyline.v1.policy_service_pb2 import PolicyDecision
 from esper.leyline.v1.server_service_pb2 import GetServerInfoResponse
-from google.protobuf import descriptor_pool
+from google.protobuf import any_pb2, descriptor_pool
+from google.rpc import error_details_pb2, status_pb2
 
 from esperd.leyline.errors import CATALOGUE
 from esperd.leyline.keyring_edit import new_key, write_client_file
@@ -313,3 +316,15 @@ def test_a_long_call_is_not_tried_for_long_once_the_daemon_has_gone() -> None:
     clock.now_s += 1.0
     with pytest.raises(Unreachable):
         attempts.after(CUT)
+
+
+def test_details_that_cannot_be_read_hide_no_error() -> None:
+    """A proxy or a later daemon may send details that are damaged: what can be read counts, the rest is left out."""
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="SITE_UNKNOWN", domain="leyline.esper.dev"))
+    damaged = any_pb2.Any(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\xff\xff")
+    status = status_pb2.Status(code=5, message="E-SITE-001: no such site", details=[damaged, info])
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, grpc.aio.Metadata(), trailing, "details")
+    decoded = decode_rpc_error(error, "here")
+    assert (decoded.reason, decoded.retry_after_s) == ("SITE_UNKNOWN", None)
