@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from esper.client.aio import AsyncClient
 from esper.leyline.v1 import command_pb2
 from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING
@@ -276,6 +277,7 @@ BROKEN = (
 """Settings and keys, each with something right in it that must not be applied."""
 
 
+@pytest.mark.timeout(300)  # fifty times what a busy machine makes of half a second
 async def test_fifty_reloads_half_of_them_broken_under_load(folder: Path, start_daemon: StartDaemon) -> None:
     """No call fails, no stream ends; a broken file, be it settings, keys or certificates, leaves all as it was."""
     tls = Tls(folder)
