@@ -18,8 +18,8 @@ from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
 
 TLS_NAMES = ("tls_certificate", "tls_private_key", "tls_client_ca")
-MAX_FILE_BYTES = 1 << 20
-"""A configuration is a page or two; a larger file is not one."""
+MAX_FILE_BYTES = 1 << 18
+"""A configuration is a page or two; a larger file is not one, and would hold up a daemon that reloads for seconds."""
 MAX_ERRORS = 100
 """What is no configuration at all is not told of line by line."""
 
