@@ -25,19 +25,18 @@ void say(const std::vector<std::string>& words) {
   line << std::endl;
 }
 
-class Policy {
- public:
+struct Policy {
   // Adds to the decision the commands for one packet; none means wait.
   void choose(const v1::SystemStatePacket& packet, v1::PolicyDecision& decision) {
-    for (const auto& site : packet.sites()) sites_[site.site()] = site;  // only those that changed are sent
-    if (packet.reason() == "epoch_end") losses_.push_back(packet.validation_loss());
-    const auto open = std::ranges::find_if(sites_, [&](const auto& entry) {
+    for (const auto& site : packet.sites()) sites[site.site()] = site;  // only those that changed are sent
+    if (packet.reason() == "epoch_end") losses.push_back(packet.validation_loss());
+    const auto open = std::ranges::find_if(sites, [&](const auto& entry) {
       const v1::Site& site = entry.second;
       return site.vacant() && site.offers_size() && site.embargoed_until_step() <= packet.global_step();
     });
-    if (open == sites_.end() || losses_.size() <= patience_epochs) return;
-    if (losses_.back() <= losses_[losses_.size() - 1 - patience_epochs] * (1 - min_improvement)) return;
-    losses_.clear();  // judge the seed on what comes after it
+    if (open == sites.end() || losses.size() <= patience_epochs) return;
+    if (losses.back() <= losses[losses.size() - 1 - patience_epochs] * (1 - min_improvement)) return;
+    losses.clear();  // judge the seed on what comes after it
     const auto cost = [](const v1::BlueprintOffer& offer) { return offer.cost().num_parameters(); };
     v1::AdaptationCommand& command = *decision.add_commands();
     command.set_request_id(leyline::to_hex(leyline::random_bytes(16)));
@@ -49,10 +48,8 @@ class Policy {
     asked.set_auto_advance(true);
     say({"asked", asked.site(), asked.blueprint_id()});
   }
-
- private:
-  std::vector<double> losses_;
-  std::map<std::string, v1::Site> sites_;
+  std::vector<double> losses;
+  std::map<std::string, v1::Site> sites;
 };
 
 // Shows each seed's stage as it changes. The resume token of the last message is where the next watch begins.
@@ -132,19 +129,22 @@ void write_checkpoint(Daemon& daemon) {
   say({"checkpoint", CommandState_Name(done.command().state())});
 }
 
-[[noreturn]] void fail(const Error& error) {
+// Runs one part of the policy; what ends it ends the process.
+void guarded(const std::function<void()>& part) try {
+  part();
+} catch (const Error& error) {
   say({"failed", google::rpc::Code_Name(error.status), error.reason});
   for (const auto& field : error.violations) say({"invalid", field});
   std::cerr << error.what() << std::endl;
   std::quick_exit(1);
 }
 
-int main(int argc, char** argv) try {
-  Daemon daemon(argv[1], leyline::read_key_file(argv[2]));
-  daemon.meet();
-  write_checkpoint(daemon);
-  std::jthread watching([&] { try { watch(daemon); } catch (const Error& error) { fail(error); } });
-  steer(daemon, Policy(), argc > 3 ? argv[3] : "example");
-} catch (const Error& error) {
-  fail(error);
+int main(int argc, char** argv) {
+  guarded([&] {
+    Daemon daemon(argv[1], leyline::read_key_file(argv[2]));
+    daemon.meet();
+    write_checkpoint(daemon);
+    std::jthread watching(guarded, [&] { watch(daemon); });
+    guarded([&] { steer(daemon, Policy(), argc > 3 ? argv[3] : "example"); });
+  });
 }

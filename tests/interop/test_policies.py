@@ -14,6 +14,7 @@ from esper.leyline.v1.vocabulary_pb2 import COMMAND_STATE_APPLIED, SEED_OPERATIO
 from esperd.cli.keys import make_key_pair
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
+from tests.integration.daemon.test_reload import Tls, tls_address
 from tests.interop.conftest import PolicyOf
 from tests.interop.policy_process import PolicyProcess, running
 from tests.interop.proxy import Proxy, proxy
@@ -152,6 +153,22 @@ async def fails(command: Sequence[str], arguments: Sequence[str | Path], lines: 
         assert [line for line in policy.lines if line.split()[0] not in ("snapshot", "seed")] == list(lines)
     else:
         assert "esper.client.errors." in policy.complaints
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("language", ["node", "cpp"])
+async def test_a_policy_speaks_mutual_tls(
+    language: str, policy_of: PolicyOf, folder: Path, start_daemon: StartDaemon
+) -> None:
+    """With the files that its key file names, beside it, it steers over TCP; Python's client has tests of its own."""
+    tls = Tls(folder)
+    daemon = start_daemon(*tls.overrides)
+    async with daemon.client() as operator:
+        await until_phase(operator, TRAINER_PHASE_TRAINING)
+    files = 'ca = "tls/ca.pem"\ncertificate = "tls/client.pem"\nprivate_key = "tls/client.key"\n'
+    daemon.key_file.write_text(daemon.key_file.read_text() + files)
+    async with running(*policy_of(language), tls_address(daemon), daemon.key_file) as policy:
+        await policy.until("session LEASE_MODE_STEER")
 
 
 def new_key(folder: Path, name: str, ring: str) -> Path:
