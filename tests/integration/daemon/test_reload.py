@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from esper.client.aio import AsyncClient
 from esper.leyline.v1 import command_pb2
-from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING
+from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED, TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING
 
 from tests.certificates import Certificates
 from tests.integration.daemon.conftest import StartDaemon
@@ -166,6 +166,23 @@ async def test_the_log_level_goes_and_comes(start_daemon: StartDaemon) -> None:
         assert [(one.name, one.new_value) for one in applied] == [("log.level", '"info"')]
         # At level `error` neither the call nor the new ring left a line.
         assert daemon.log.removeprefix(before).count("\n") <= 1
+
+
+async def test_what_was_reloaded_stays_for_the_next_run(start_daemon: StartDaemon) -> None:
+    """A run that begins in the same process has the settings in force, with their origins, and takes reloads too."""
+    daemon = start_daemon("run.num_steps=30")
+    async with daemon.client() as client:
+        await until_phase(client, TRAINER_PHASE_FINISHED)
+        files = Files(daemon)
+        files.write("[control]\nmax_streams = 77\n")
+        await client.reload_config()
+        await client.start_run("again", wait=True)
+        found = {one.name: one for one in (await client.config()).settings}["control.max_streams"]
+        assert (found.value, found.origin) == ("77", "reload")
+        files.write("[control]\nmax_streams = 78\n")
+        daemon.signal(signal.SIGHUP)
+        await daemon.until_logged("control.max_streams: 77 -> 78")
+        assert (await in_force(client))["control.max_streams"] == "78"
 
 
 async def test_an_administrator_can_drain(start_daemon: StartDaemon) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esperd.config.fields import describe_settings, settings_by_section
-from esperd.config.load import MAX_ERRORS, load_settings, parse_settings
+from esperd.config.load import MAX_ERRORS, MAX_FILE_BYTES, load_settings, parse_settings
 from esperd.config.settings import Settings
 from esperd.leyline.errors import EsperdError
 
@@ -243,3 +243,12 @@ def test_tls_needs_its_three_files() -> None:
 def test_a_rate_is_above_nothing(rate: str) -> None:
     """A limit of zero would lock everybody out; there is no word for none."""
     assert "max_reads_per_s" in error_of(TASK + f"[control]\nmax_reads_per_s = {rate}\n")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """It is none, and parsing it would hold up a daemon that reloads."""
+    path = tmp_path / "esperd.toml"
+    path.write_text(TASK + "# " + "x" * MAX_FILE_BYTES)
+    with pytest.raises(EsperdError) as caught:
+        load_settings(path)
+    assert caught.value.reason == "CONFIG_UNREADABLE"
