@@ -81,7 +81,11 @@ class CertificateWatch:
             return
         self._told = (pair.fingerprint, level)
         days = self._days_left(pair)
-        words = f"the certificate ends in {days} day{'' if days == 1 else 's'}" if left_s > 0.0 else "the certificate has ended"
+        words = (
+            f"the certificate ends in {days} day{'' if days == 1 else 's'}"
+            if left_s > 0.0
+            else "the certificate has ended"
+        )
         facts = {"path": str(pair.files.certificate), "days_left": str(days)}
         self._tell("tls.expiring", f"{words}; write a new one to {pair.files.certificate}", level, facts)
 

@@ -305,7 +305,9 @@ class Keeper:
             # Going back leads to what was written, and that must not depend on how fast the disk is.
             is_taken = self._writer.wait_idle(_FLUSH_S) and self._writer.submit(captured, manifest)
         if not is_taken:
-            self._fail(request, position, EsperdError("CHECKPOINT_BUSY", num=self._writer.num_waiting), is_disk_at_fault=False)
+            self._fail(
+                request, position, EsperdError("CHECKPOINT_BUSY", num=self._writer.num_waiting), is_disk_at_fault=False
+            )
             return
         self._drafts.take(checkpoint_id)
         self.states.begin_writing(*_key(manifest), checkpoint_id)
