@@ -125,8 +125,7 @@ void write_checkpoint(Daemon& daemon) {
   v1::GetCommandRequest which;
   which.set_command_id(accepted.command().command_id());
   which.set_wait_ms(20'000);
-  const auto done = daemon.call(*stub, &Stub::GetCommand, which, 30);
-  say({"checkpoint", CommandState_Name(done.command().state())});
+  say({"checkpoint", CommandState_Name(daemon.call(*stub, &Stub::GetCommand, which, 30).command().state())});
 }
 
 // Runs one part of the policy; what ends it ends the process.
@@ -140,6 +139,7 @@ void guarded(const std::function<void()>& part) try {
 }
 
 int main(int argc, char** argv) {
+  if (argc < 3) return std::cerr << "policy ADDRESS KEY_FILE [NAME]" << std::endl, 2;
   guarded([&] {
     Daemon daemon(argv[1], leyline::read_key_file(argv[2]));
     daemon.meet();

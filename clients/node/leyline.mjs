@@ -79,6 +79,22 @@ export function readKeyFile(path) {
   return Object.fromEntries([...lines].map(([, name, value]) => [name, told(name, value)]));
 }
 
+// Runs `attempt` until it says that the daemon drains; comes back after whatever may pass.
+export async function persist(attempt) {
+  for (let failures = 0; ;) {
+    let pauseS = 0;
+    try {
+      if (await attempt(() => { failures = 0; })) return;
+    } catch (error) {
+      const refusal = decode(error);
+      if (!refusal.mayPass) throw refusal;
+      pauseS = refusal.retryAfterS ?? 0;
+    }
+    failures += 1;
+    await sleep(1e3 * Math.max(pauseS, Math.min(2, 0.05 * 2 ** failures)));
+  }
+}
+
 // One daemon, and the key that signs for it.
 export class Daemon {
   constructor(address, key) {

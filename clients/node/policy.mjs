@@ -6,8 +6,7 @@
 // `choose`.
 
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Daemon, decode, readKeyFile } from './leyline.mjs';
+import { Daemon, decode, persist, readKeyFile } from './leyline.mjs';
 
 const PATIENCE_EPOCHS = 3;
 const MIN_IMPROVEMENT = 0.01; // a loss that falls by less than 1 % in PATIENCE_EPOCHS epochs stands still
@@ -34,22 +33,6 @@ class Policy {
   standsStill() {
     const [before, now] = [this.losses.at(-1 - PATIENCE_EPOCHS), this.losses.at(-1)];
     return before !== undefined && now > before * (1 - MIN_IMPROVEMENT);
-  }
-}
-
-// Runs `attempt` until it says that the daemon drains; comes back after whatever may pass.
-async function persist(attempt) {
-  for (let failures = 0; ;) {
-    let pauseS = 0;
-    try {
-      if (await attempt(() => { failures = 0; })) return;
-    } catch (error) {
-      const refusal = decode(error);
-      if (!refusal.mayPass) throw refusal;
-      pauseS = refusal.retryAfterS ?? 0;
-    }
-    failures += 1;
-    await sleep(1e3 * Math.max(pauseS, Math.min(2, 0.05 * 2 ** failures)));
   }
 }
 
@@ -108,15 +91,19 @@ async function writeCheckpoint(daemon) {
   console.log('checkpoint', done.command.state);
 }
 
+const [address, keyFile, name = 'example'] = process.argv.slice(2);
+if (keyFile === undefined) {
+  console.error('policy.mjs ADDRESS KEY_FILE [NAME]');
+  process.exit(2);
+}
 try {
-  const [address, keyFile, name = 'example'] = process.argv.slice(2);
   const daemon = new Daemon(address, readKeyFile(keyFile));
   await daemon.meet();
   await writeCheckpoint(daemon);
   await Promise.all([watch(daemon), steer(daemon, new Policy(), name)]);
 } catch (error) {
   const { status, reason, message, violations } = decode(error);
-  console.log('failed', status, reason);
+  console.log('failed', status ?? 'UNKNOWN', reason ?? '');
   for (const field of violations ?? []) console.log('invalid', field);
   console.error(message);
   process.exitCode = 1;

@@ -1,5 +1,6 @@
 """One policy in three languages against the real daemon: the same things happen, through a cut and a crash."""
 
+import json
 import signal
 import sys
 import time
@@ -183,3 +184,10 @@ def test_the_policies_are_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "clients").glob("*/policy.*")}
     assert set(lengths) == {"policy.mjs", "policy.cc"}
     assert max(lengths.values()) <= 150
+
+
+def test_the_lock_file_names_no_host() -> None:
+    """Packages come from wherever npm is told to look."""
+    lock = json.loads((ROOT / "clients" / "node" / "package-lock.json").read_text())
+    assert all(package.get("integrity") for name, package in lock["packages"].items() if name)
+    assert not any("resolved" in package for package in lock["packages"].values())
