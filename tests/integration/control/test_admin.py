@@ -141,7 +141,7 @@ async def test_every_call_leaves_a_row_in_the_audit_trail(stage: Theatre, admin:
     """Also those that only look; with the principal and the key."""
     for method in METHODS:
         await ask(admin, method)
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await stage.server._recorder.flush(5.0)
     rows = [row.entry for row in reversed((await stage.journal.list_audit(AuditQuery())).rows)]
     assert [row.method.rpartition("/")[2] for row in rows] == [
         "GetConfig", "ReloadConfig", "SetLogLevel", "Drain", "ListConnections", "DumpDiagnostics",
