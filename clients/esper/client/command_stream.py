@@ -46,7 +46,7 @@ class CommandStream:
         """Send one batch of at most 256 commands and return its receipts, one per command, in order.
 
         A command that was refused has its error in its receipt. Raises LeylineError when the whole batch was refused,
-        Unreachable when the stream broke: then send the same request_ids again over a new one.
+        Unreachable or DRAINING when the stream ended: then send the same request_ids again over a new one.
         """
         batch = plans.batch(commands, self._new_id)
         async with self._room:

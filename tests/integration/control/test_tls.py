@@ -214,23 +214,21 @@ async def test_an_open_client_dials_with_new_files(directory: Path, made: Certif
         policy = await client(stage, files).__aenter__()
         watch = policy.watch_server_state()
         await anext(watch)
-        await asyncio.to_thread(_read, stage, files)
+        script = Client(stage.addresses[1], tls=files).__enter__()
+        await asyncio.to_thread(script.run)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_exit(policy)
+        stack.push(script)
         stage = await stack.enter_async_context(tls_stage(directory / "b", made, "server-2", "other", port))
         with pytest.raises(Unreachable):
             await policy.run()
         made.install("client-2", "mine")
         (made.directory / "mine-ca.pem").write_bytes((made.directory / "other.pem").read_bytes())
         assert (await policy.run()).run.run_id == "run-1"
+        assert (await asyncio.to_thread(script.run)).run.run_id == "run-1"
         async with asyncio.timeout(10):
             await anext(watch)
         await watch.aclose()  # type: ignore[attr-defined]  # it is a generator
-
-
-def _read(stage: Theatre, files: TlsFiles) -> None:
-    with Client(stage.addresses[1], tls=files) as client:
-        client.run()
 
 
 async def test_esperctl_over_tls(served: Theatre, made: Certificates, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
 from esper.leyline.v1.command_pb2 import RUN_ACTION_PAUSE, AdaptationCommand, CommandRunControl
-from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_TRAINING
+from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED, TRAINER_PHASE_TRAINING
 
 from tests.certificates import Certificates
 from tests.integration.control.stage import eventually
@@ -46,12 +47,13 @@ def free_port() -> int:
 class Served:
     """A daemon that listens with TLS, and its clients."""
 
-    def __init__(self, start_daemon: StartDaemon, made: Certificates) -> None:
+    def __init__(self, start_daemon: StartDaemon, made: Certificates, *settings: str) -> None:
         port = free_port()
         files = made.server("shown")
         self.made = made
         self.address = f"tls:127.0.0.1:{port}"
         self.daemon: DaemonProcess = start_daemon(
+            *settings,
             f'control.listen=["unix:run/leyline.sock", "{self.address}"]',
             f"control.tls_certificate={files.certificate}",
             f"control.tls_private_key={files.private_key}",
@@ -126,6 +128,23 @@ def test_a_daemon_does_not_start_with_files_that_it_cannot_use(start_daemon: Sta
     assert daemon.wait() == 1
     assert "E-CFG-008: The TLS files cannot be used:" in daemon.log
     assert "it is not the key of the certificate" in daemon.log
+
+
+async def test_a_policy_on_another_machine(start_daemon: StartDaemon, made: Certificates) -> None:
+    """`esper tamiyo run` over TLS steers the run to its end."""
+    served = Served(start_daemon, made, "run.num_steps=50", "run.wait_for_policy_s=60")
+    files = made.client()
+    async with served.daemon.client() as local:
+        policy = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "esper.cli", "tamiyo", "run", "-a", served.address),
+            *("--key", served.daemon.key_file, "--state-dir", served.daemon.folder / "tamiyo"),
+            *("--tls-ca", files.ca, "--tls-cert", files.certificate, "--tls-key", files.private_key),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, told = await policy.communicate()
+        assert policy.returncode == 0, told.decode()
+        assert (await local.run()).run.phase == TRAINER_PHASE_FINISHED
+    assert b"steers run" in told
 
 
 def blocks(section: str, language: str) -> list[str]:
