@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from esper.client.aio import AsyncClient
@@ -67,8 +67,15 @@ class DaemonProcess:
     """One `esperd serve`; `stop` must be called."""
 
     def __init__(
-        self, folder: Path, *overrides: str, task: str = "tiny_task:build", keys: bool = True, new_run: bool = False
+        self,
+        folder: Path,
+        *overrides: str,
+        task: str = "tiny_task:build",
+        keys: bool = True,
+        new_run: bool = False,
+        program: Sequence[str] = ("esperd.cli.main",),
     ) -> None:
+        """`program` is the module that is `esperd`, with what it wants before the ordinary arguments."""
         self.folder = folder
         self.address = f"unix:{folder / 'run' / 'leyline.sock'}"
         self.key_file = folder / "operator.toml"
@@ -84,7 +91,7 @@ class DaemonProcess:
         self.log_path = folder / "daemon.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "esperd.cli.main", "serve", str(folder / "esperd.toml"), *arguments],
+                [sys.executable, "-m", *program, "serve", str(folder / "esperd.toml"), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
