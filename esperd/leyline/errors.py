@@ -128,7 +128,7 @@ _ROWS = (
     ("E-CFG-004", "KEY_FILE_INVALID", "INVALID_ARGUMENT", "The key file {path} is not valid: {detail}.", "Make a key with esperctl keys new --client-file."),
     ("E-CFG-005", "DIRECTORY_TAKEN", "ALREADY_EXISTS", "{path} is in use by process {pid}.", "Stop that daemon, or choose another run directory."),
     ("E-CFG-006", "FILE_EXISTS", "ALREADY_EXISTS", "{path} exists already.", "Choose another place, or remove it."),
-    ("E-CFG-007", "ADDRESS_UNUSABLE", "INVALID_ARGUMENT", "Cannot listen on {address}: {detail}.", "Use unix:PATH (at most 100 bytes) or 127.0.0.1:PORT with a free port."),
+    ("E-CFG-007", "ADDRESS_UNUSABLE", "INVALID_ARGUMENT", "Cannot listen on {address}: {detail}.", "Use unix:PATH (at most 100 bytes), tls:HOST:PORT, or 127.0.0.1:PORT with a free port."),
     ("E-CFG-008", "TLS_INVALID", "INVALID_ARGUMENT", "The TLS files cannot be used: {detail}.", "Correct tls_certificate, tls_private_key and tls_client_ca in [control]."),
     ("E-TASK-001", "TASK_NOT_FOUND", "NOT_FOUND", "The task {task} cannot be imported: {detail}.", "Write it as package.module:function, importable from the file's directory."),
     ("E-TASK-002", "TASK_INVALID", "INVALID_ARGUMENT", "The task {task} is not valid: {detail}.", "Return Task(model, optimizer, loss_fn, train_data, eval_data)."),
@@ -139,8 +139,8 @@ _ROWS = (
     ("E-DEV-002", "TORCH_MISSING", "FAILED_PRECONDITION", "PyTorch is not installed.", "pip install 'esperd[train]'."),
     ("E-DEV-003", "OUT_OF_MEMORY", "RESOURCE_EXHAUSTED", "A step does not fit into the memory of {device}, and no seed is left to cull: {detail}.", "Use smaller batches or a smaller model, or free the device; the memory summary is in the run directory."),
     ("E-CLI-001", "DAEMON_UNREACHABLE", "UNAVAILABLE", "No daemon answers at {address}: {detail}.", "Start one with esperd serve FILE, or name its address with --address."),
-    ("E-CLI-003", "CLIENT_TLS_INVALID", "INVALID_ARGUMENT", "The files for TLS cannot be used: {detail}.", "Name all three in the key file (ca, certificate, private_key) or with --tls-ca, --tls-cert and --tls-key."),
     ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."),
+    ("E-CLI-003", "CLIENT_TLS_INVALID", "INVALID_ARGUMENT", "The files for TLS cannot be used: {detail}.", "Name all three in the key file (ca, certificate, private_key) or with --tls-ca, --tls-cert and --tls-key."),
 )  # fmt: skip
 
 CATALOGUE: Mapping[str, Entry] = {row[1]: Entry(*row) for row in _ROWS}
