@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from esper.client.aio import AsyncClient
 from esper.client.errors import Unreachable
+from esper.leyline.v1.state_service_pb2 import DeliveryPolicy
+from esper.leyline.v1.vocabulary_pb2 import LeaseMode
 
+from esperd.leyline.errors import CATALOGUE
 from tests.interop.policy_process import running
 from tests.interop.toolchains import ROOT, require
 
@@ -36,6 +39,15 @@ def test_what_is_shown_is_what_is_tested() -> None:
     assert {language for language, _ in shown} == set(SHOWN)
     for language, block in shown:
         assert any(block in (ROOT / path).read_text() for path in SHOWN[language]), block
+
+
+def test_every_reason_that_is_named_is_in_the_catalogue() -> None:
+    """What a reader is told to look for can come."""
+    prose = BLOCK.sub("", DOCUMENT.read_text())
+    enums = {*LeaseMode.keys(), *DeliveryPolicy.keys()}
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", prose)) - enums
+    assert len(named) > 10
+    assert named <= set(CATALOGUE)
 
 
 def test_the_readme_shows_the_policy_in_python() -> None:
