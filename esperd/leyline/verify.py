@@ -97,7 +97,9 @@ class Verifier:
         now_s = self._monotonic()
         parsed = _parse(header)
         bucket = _bucket(peer, parsed)
-        self._check_throttle(bucket, now_s)
+        wait_s = self._throttle.wait_s(bucket, now_s)
+        if wait_s > 0.0 and not _is_shared(peer):
+            raise _throttled(bucket, wait_s)
         if self._keyring is None:
             raise RequestRefused("NO_KEYRING", "no key ring is loaded", _claimed(parsed))
         try:
@@ -105,15 +107,12 @@ class Verifier:
                 raise RequestRefused("SIGNATURE_MISSING", "no header" if not header else "no signature")
             fields = _well_formed(parsed)
             key = self._authenticate(self._keyring, fields, header, payload, signature)
-        except RequestRefused:
+        except RequestRefused as refusal:
+            if wait_s > 0.0:
+                raise _throttled(bucket, wait_s) from refusal
             self._throttle.record_failure(bucket, now_s)
             raise
         return self._admit(key, fields, method, payload, permission, now_s)
-
-    def _check_throttle(self, bucket: str, now_s: float) -> None:
-        wait_s = self._throttle.wait_s(bucket, now_s)
-        if wait_s > 0.0:
-            raise RequestRefused("AUTH_THROTTLED", f"throttled: {bucket}", retry_after_s=f"{wait_s:.3f}")
 
     def _authenticate(
         self, ring: KeyRing, fields: SignedHeader, header: bytes, payload: bytes, signature: bytes
@@ -222,10 +221,20 @@ def _claimed(parsed: SignedHeader | None) -> str:
     return key_id if len(key_id) <= MAX_NAME_CHARS and key_id.isprintable() else "(not a key id)"
 
 
+def _is_shared(peer: str) -> bool:
+    # Every client of a Unix socket has the same peer name.
+    return peer.startswith("unix:")
+
+
 def _bucket(peer: str, parsed: SignedHeader | None) -> str:
-    # Every client of a Unix socket has the same peer name. One bucket for all of them would let one misconfigured
-    # client lock the others out, emergencies included; so there the claimed key has the bucket.
-    return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer
+    # One bucket for all clients of a Unix socket would let one misconfigured client lock the others out, emergencies
+    # included; so there the claimed key has the bucket. Anybody may claim a key, so there its bucket slows only those
+    # who cannot prove it: who holds the key is not locked out by who merely names it.
+    return f"{peer} {_claimed(parsed)}" if _is_shared(peer) else peer
+
+
+def _throttled(bucket: str, wait_s: float) -> RequestRefused:
+    return RequestRefused("AUTH_THROTTLED", f"throttled: {bucket}", retry_after_s=f"{wait_s:.3f}")
 
 
 def _well_formed(parsed: SignedHeader | None) -> SignedHeader:
