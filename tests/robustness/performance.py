@@ -37,7 +37,7 @@ _LOOK_S = 0.01
 _CALL_S = 2.0
 _PERMISSIONS = ("observe", "command", "emergency", "operate")
 _PASSING = {"DRAINING", "RUN_CATCHING_UP", "JOURNAL_UNAVAILABLE", "EMERGENCY_UNACKNOWLEDGED", "TRAINER_NOT_RUNNING",
-            "AUTH_THROTTLED", "COMMAND_BOX_FULL", "PACED_OUT", "EPOCH_STALE"}  # fmt: skip
+            "AUTH_THROTTLED", "COMMAND_BOX_FULL", "PACED_OUT", "EPOCH_STALE", "CANCELLED"}  # fmt: skip
 """Refusals after which the same request is sent again."""
 
 _STANDING = (TRAINER_PHASE_PAUSED, TRAINER_PHASE_HALTED)

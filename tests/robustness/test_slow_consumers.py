@@ -49,8 +49,8 @@ async def test_who_does_not_read_costs_little(start_daemon: StartDaemon) -> None
         await until_phase(reading, TRAINER_PHASE_TRAINING)
         readers = [_Steps(reading.stream_telemetry(metrics=[_METRIC], reconnect_s=0)) for _ in range(3)]
         watchers = [_Revisions(reading.watch_state(reconnect_s=0)) for _ in range(2)]
-        tasks = [asyncio.create_task(reader.read()) for reader in (*readers, *watchers)]
-        tasks.append(asyncio.create_task(_send_commands(reading)))
+        work = [*(reader.read() for reader in readers), *(watcher.read() for watcher in watchers)]
+        tasks = [asyncio.create_task(one) for one in (*work, _send_commands(reading))]
         await asyncio.sleep(2.0)
         before = process.memory_info().rss
         deaf = [
