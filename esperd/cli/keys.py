@@ -5,11 +5,14 @@ Main thread. The two files are written whole or not at all, readable by their ow
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.keyring import Key
 from esperd.leyline.keyring_edit import append_key, find_key, new_key, replace_key, write_client_file
 from esperd.leyline.vocabulary import Permission
+
+T = TypeVar("T")
 
 
 def make_key_pair(
@@ -67,20 +70,15 @@ def make_successor(
     new = new_key(
         old.principal, old.permissions, now_unix_s, not_before_unix_s=not_before_unix_s, lifetime_s=lifetime_s
     )
-    retired: list[Key] = []
-
-    def change_ring() -> None:
-        retired.append(replace_key(keyring, key_id, new, now_unix_s, overlap_s))
-
-    _write_both(new, client_file, address, change_ring)
-    return retired[0], new
+    retired = _write_both(new, client_file, address, lambda: replace_key(keyring, key_id, new, now_unix_s, overlap_s))
+    return retired, new
 
 
-def _write_both(key: Key, client_file: Path, address: str, change_ring: Callable[[], None]) -> None:
+def _write_both(key: Key, client_file: Path, address: str, change_ring: Callable[[], T]) -> T:
     """The client's file first: a ring with a key that nobody holds would be worse than a file that no ring knows."""
     write_client_file(client_file, key, address)
     try:
-        change_ring()
+        return change_ring()
     except EsperdError:
         client_file.unlink()
         raise

@@ -52,7 +52,7 @@ def append_key(path: Path, key: Key) -> None:
 
     Raises EsperdError KEYRING_INVALID when the file is not a valid ring, or already has a key of this id.
     """
-    _change(path, lambda text: _appended(text, key))
+    _change(path, lambda text: (_appended(text, key), key))
 
 
 def retire_key(path: Path, key_id: str, now_unix_s: float, overlap_s: float) -> Key:
@@ -60,28 +60,22 @@ def retire_key(path: Path, key_id: str, now_unix_s: float, overlap_s: float) -> 
 
     Raises EsperdError KEYRING_INVALID, KEY_UNKNOWN, KEY_NOT_ACTIVE (revoked, expired, or not valid that early).
     """
-    retired: list[Key] = []
 
-    def change(text: str) -> str:
+    def change(text: str) -> tuple[str, Key]:
         key = _retiring(_find(path, text, key_id), now_unix_s, overlap_s)
-        retired.append(key)
-        return _rewritten(path, text, key)
+        return _rewritten(path, text, key), key
 
-    _change(path, change)
-    return retired[0]
+    return _change(path, change)
 
 
 def revoke_key(path: Path, key_id: str) -> Key:
     """Mark a key as revoked; returns it as it is then. Raises EsperdError KEYRING_INVALID or KEY_UNKNOWN."""
-    revoked: list[Key] = []
 
-    def change(text: str) -> str:
+    def change(text: str) -> tuple[str, Key]:
         key = replace(_find(path, text, key_id), declared=KeyState.REVOKED)
-        revoked.append(key)
-        return _rewritten(path, text, key)
+        return _rewritten(path, text, key), key
 
-    _change(path, change)
-    return revoked[0]
+    return _change(path, change)
 
 
 def replace_key(path: Path, key_id: str, successor: Key, now_unix_s: float, overlap_s: float) -> Key:
@@ -89,19 +83,16 @@ def replace_key(path: Path, key_id: str, successor: Key, now_unix_s: float, over
 
     A key that has expired already stays as it is. Returns the old key as it is then. Raises as `retire_key` does.
     """
-    retired: list[Key] = []
 
-    def change(text: str) -> str:
+    def change(text: str) -> tuple[str, Key]:
         key = _find(path, text, key_id)
         if key.state(now_unix_s) is not KeyState.EXPIRED:
             starts_in_s = max(0.0, (successor.not_before_unix_s or 0.0) - now_unix_s)
             key = _retiring(key, now_unix_s, starts_in_s + overlap_s)
             text = _rewritten(path, text, key)
-        retired.append(key)
-        return _appended(text, successor)
+        return _appended(text, successor), key
 
-    _change(path, change)
-    return retired[0]
+    return _change(path, change)
 
 
 def read_ring(path: Path) -> KeyRing:
@@ -114,10 +105,7 @@ def read_ring(path: Path) -> KeyRing:
 
 def find_key(path: Path, key_id: str) -> Key:
     """A key of a ring's file. Raises EsperdError KEYRING_INVALID or KEY_UNKNOWN."""
-    key = read_ring(path).find(key_id)
-    if key is None:
-        raise EsperdError("KEY_UNKNOWN", key_id=key_id)
-    return key
+    return _known(read_ring(path), key_id)
 
 
 def write_client_file(path: Path, key: Key, address: str = "") -> None:
@@ -150,15 +138,17 @@ def key_text(key: Key) -> str:
     return "\n".join([*lines, *(f"{name} = {value}" for name, value in _changeable(key).items())]) + "\n"
 
 
-def _change(path: Path, change: Callable[[str], str]) -> None:
+def _change(path: Path, change: Callable[[str], tuple[str, Key]]) -> Key:
+    """Write the text that `change` makes of the file's; returns the key that it hands back with it."""
     try:
         file = path.resolve()  # a link stays one
         with one_writer(file.parent):
             text = _read(file) if file.exists() else ""
-            changed = change(text)
+            changed, key = change(text)
             KeyRing.from_text(changed, path=str(path))
             # Changed by root it still has to be readable for the daemon, which owns it or its directory.
             write_private_text(file, changed, owner=(file if file.exists() else file.parent).stat())
+            return key
     except PrivateFileRefused as refused:
         raise EsperdError("KEYRING_INVALID", path=path, detail=refused) from refused
 
@@ -173,7 +163,11 @@ def _appended(text: str, key: Key) -> str:
 
 
 def _find(path: Path, text: str, key_id: str) -> Key:
-    key = KeyRing.from_text(text, path=str(path)).find(key_id)
+    return _known(KeyRing.from_text(text, path=str(path)), key_id)
+
+
+def _known(ring: KeyRing, key_id: str) -> Key:
+    key = ring.find(key_id)
     if key is None:
         raise EsperdError("KEY_UNKNOWN", key_id=key_id)
     return key
