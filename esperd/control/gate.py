@@ -14,7 +14,7 @@ from esperd.control.rates import Rates
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import RequestRefused, Verified, Verifier
-from esperd.oona.records import AuditEntry
+from esperd.oona.records import ACCEPTED, AuditEntry
 
 
 class Gate:
@@ -79,7 +79,7 @@ class Gate:
         """Write how a genuine request was answered."""
         if not policy.audited:
             return
-        decision, detail = ("OK", "") if refusal is None else (refusal.reason, refusal.message)
+        decision, detail = (ACCEPTED, "") if refusal is None else (refusal.reason, refusal.message)
         entry = AuditEntry(
             verified.principal,
             verified.key_id,

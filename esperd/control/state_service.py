@@ -21,7 +21,6 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind
 
 _SERVICE = "/esper.leyline.v1.StateService/"
-DEFAULT_BOOKMARK_S = 5
 
 
 class StateService:

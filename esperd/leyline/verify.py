@@ -38,8 +38,6 @@ class Verified:
     principal: str
     payload: bytes
     payload_sha256: bytes
-    skew_s: float
-    """The signer's clock minus the daemon's."""
 
 
 class RequestRefused(EsperdError):
@@ -143,7 +141,7 @@ class Verifier:
                 "PERMISSION_REQUIRED", f"lacks {needed}", key.key_id, principal=key.principal, permission=needed
             )
         digest = hashlib.sha256(payload).digest()
-        return Verified(key.key_id, key.principal, payload, digest, issue_s - wall_s)
+        return Verified(key.key_id, key.principal, payload, digest)
 
     def _check_address(self, fields: SignedHeader, method: str) -> None:
         if fields.audience != self._audience:

@@ -92,11 +92,6 @@ class Feed(Generic[ItemT]):
             raise ValueError(f"revision {revision} cannot be skipped after revision {self._revision}")
         self._revision = self._floor = revision
 
-    def bookmark(self) -> None:
-        """Tell every subscriber, after what it still has to read, up to which revision it has seen all."""
-        for subscription in self._subscriptions:
-            subscription.offer_bookmark(self._revision)
-
     def subscribe(
         self,
         since: ResumeToken | None = None,

@@ -83,14 +83,9 @@ class Delivery(Generic[ItemT]):
 
     token: ResumeToken
     items: tuple[FeedItem[ItemT], ...]
-    """In the order of their revisions; empty in a bookmark."""
+    """In the order of their revisions; empty in a bookmark, which only says that nothing up to its token is missing."""
     num_conflated: int = 0
     """Changes that LATEST replaced by newer ones of their key since the last delivery."""
-
-    @property
-    def is_bookmark(self) -> bool:
-        """Whether it only says that nothing up to its token is missing."""
-        return not self.items
 
 
 class Compacted(EsperdError):

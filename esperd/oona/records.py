@@ -181,6 +181,10 @@ class AuditRow:
     row_hash: bytes
 
 
+ACCEPTED = "OK"
+"""The decision of an audit entry that was let through."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
     """Which audit rows to list; an empty field means any."""
@@ -201,10 +205,6 @@ class AuditQuery:
             and self.decision in ("", entry.decision)
             and not (self.refused_only and entry.decision == ACCEPTED)
         )
-
-
-ACCEPTED = "OK"
-"""The decision of an audit entry that was let through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def drain(subscription: Subscription[str]) -> list[Delivery[str]]:
 
 
 def changes(deliveries: list[Delivery[str]]) -> list[int]:
-    return [delivery.token.revision for delivery in deliveries if not delivery.is_bookmark]
+    return [delivery.token.revision for delivery in deliveries if delivery.items]
 
 
 def at(revision: int) -> ResumeToken:
@@ -106,13 +106,10 @@ class TestPromises:
         other_seed = feed.subscribe(accepts=lambda change: change.key == "seed:2")
         feed.publish(1, [item(1)])
         feed.publish(2, [item(2)])
-        feed.bookmark()
-        assert [(one.token.revision, one.is_bookmark) for one in drain(everything)] == [
-            (1, False),
-            (2, False),
-            (2, True),
-        ]
-        assert [(one.token.revision, one.is_bookmark) for one in drain(other_seed)] == [(2, True)]
+        for subscription in (everything, other_seed):
+            subscription.offer_bookmark(feed.token.revision)
+        assert [(one.token.revision, len(one.items)) for one in drain(everything)] == [(1, 1), (2, 1), (2, 0)]
+        assert [(one.token.revision, len(one.items)) for one in drain(other_seed)] == [(2, 0)]
         assert other_seed.token == at(2)
 
 
@@ -137,7 +134,7 @@ def test_no_walk_breaks_a_promise(moves: list[str], odd_only: bool) -> None:
             subscription.close()
             subscription = feed.subscribe(since=subscription.token, accepts=accepts)
         else:
-            feed.bookmark()
+            subscription.offer_bookmark(feed.token.revision)
     seen += changes(drain(subscription))
     assert seen == [revision for revision in range(1, feed.token.revision + 1) if accepts(item(revision))]
 
@@ -146,9 +143,9 @@ def test_one_who_resumes_is_told_when_it_has_caught_up() -> None:
     """After the replay comes a bookmark with the newest revision, also if a filter let nothing through."""
     feed = feed_of(3)
     caught_up = drain(feed.subscribe(since=at(1)))[-1]
-    assert (caught_up.is_bookmark, caught_up.token) == (True, at(3))
+    assert (caught_up.items, caught_up.token) == ((), at(3))
     (only,) = drain(feed.subscribe(since=at(1), accepts=lambda _: False))
-    assert (only.is_bookmark, only.token) == (True, at(3))
+    assert (only.items, only.token) == ((), at(3))
     assert drain(feed.subscribe(since=at(3))) == []
 
 
