@@ -15,6 +15,8 @@ from esperd.leyline.errors import EsperdError
 
 MAX_PEERS = 256
 """Peers that are remembered; those that have been silent for longest are forgotten first."""
+SESSIONS_SHARE = 0.25
+"""Part of the streams that is kept for signed sessions: readers, who prove nothing, do not keep a policy out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +28,8 @@ class OpenStream:
     peer: str
     opened_unix_s: float
     task: "asyncio.Task[object]"
+    is_signed: bool = False
+    """Whether its messages are signed."""
     principal: str = ""
     """Who has signed on it; empty while nobody has."""
     key_id: str = ""
@@ -111,13 +115,12 @@ class Connections:
             stream.principal, stream.key_id = principal, key_id
 
     @contextmanager
-    def open_stream(self, method: str, peer: str) -> Iterator[OpenStream]:
+    def open_stream(self, method: str, peer: str, *, is_signed: bool = False) -> Iterator[OpenStream]:
         """One of the bounded number of open streams. Raises EsperdError TOO_MANY_STREAMS."""
-        if len(self._streams) >= self.max_streams:
-            raise EsperdError("TOO_MANY_STREAMS", limit=self.max_streams)
+        self._make_room(is_signed)
         task = asyncio.current_task()
         assert task is not None  # a handler runs in a task
-        stream = OpenStream(next(self._numbers), method, peer, self.clock(), task)
+        stream = OpenStream(next(self._numbers), method, peer, self.clock(), task, is_signed)
         self._streams[stream.number] = stream
         try:
             yield stream
@@ -129,6 +132,21 @@ class Connections:
             raise stream.refusal from None
         finally:
             del self._streams[stream.number]
+
+    def _make_room(self, is_signed: bool) -> None:
+        """See that one more may be opened; when all are taken, a session on which nobody has signed yet gives way."""
+        refusal = EsperdError("TOO_MANY_STREAMS", limit=self.max_streams)
+        if not is_signed:
+            num_readers = sum(not stream.is_signed for stream in self._streams.values())
+            if num_readers >= self.max_streams - int(self.max_streams * SESSIONS_SHARE):
+                raise refusal
+        if len(self._streams) < self.max_streams:
+            return
+        unproven = (one for one in self.streams if one.is_signed and not one.principal and one.refusal is None)
+        oldest = next(unproven, None) if is_signed else None
+        if oldest is None:
+            raise refusal
+        oldest.end(refusal)
 
     def end_streams(self, refusal_of: Callable[[OpenStream], EsperdError | None]) -> int:
         """End the streams for which there is a refusal; over TCP, all others of the same connection too.

@@ -167,7 +167,7 @@ class Entrance(grpc.GenericRpcHandler):
             await self._pacer.admit()
             peer = self._peer(context)
             self._rates.take(OPENING, source_of(peer))
-            with self._connections.open_stream(route.method, peer) as stream:
+            with self._connections.open_stream(route.method, peer, is_signed=policy.signed) as stream:
                 send = partial(self._send, context, stream)
                 await handler(Call(route.method, peer, None, stream), partial(receive, stream), send)
 
