@@ -10,11 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
-from esper.client import calls
 from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError, Unreachable
-from esper.client.plans import Plan
-from esper.leyline.v1 import audit_service_pb2 as audit_pb
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1 import vocabulary_pb2 as words
 
@@ -238,10 +235,9 @@ async def _hold_session(post: Post, client: RecordingClient, desk: _Desk) -> Non
 
 
 async def _read_audit(client: RecordingClient) -> None:
-    asked = audit_pb.ListAuditEntriesRequest(page_size=_AUDIT_PAGE)
-    page = await client._carry_out(Plan(calls.LIST_AUDIT_ENTRIES, asked))
+    page = await client.audit_entries(page_size=_AUDIT_PAGE)
     client.notes.write(AuditRead({str(row.number): row.row_hash.hex() for row in page.entries}))
-    found = await client._carry_out(Plan(calls.VERIFY_AUDIT_LOG, audit_pb.VerifyAuditLogRequest()))
+    found = await client.verify_audit_log()
     client.notes.write(AuditVerified(found.intact, found.num_entries, found.head_hash.hex()))
 
 

@@ -62,7 +62,10 @@ class Reader:
 
         def open_stream() -> AsyncIterator[Any]:
             return self._client.watch_commands(
-                resume_token=self._token, restart=self._source.random() < 0.5, reconnect_s=0
+                resume_token=self._token,
+                restart=self._source.random() < 0.5,
+                bookmark_interval_s=1,
+                reconnect_s=0,
             )
 
         await self._read(
