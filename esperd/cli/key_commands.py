@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from esper import numbers
 from esper.ctl.connection import Where
+from esper.ctl.options import reason_option
 from esper.failures import Failed, NoAnswer, run_reporting
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def retire(where: Where, key_id: str, keyring: Path | None, overlap_hours: float
 @click.argument("key_id", metavar="KEY")
 @click.option("--keyring", type=click.Path(path_type=Path), metavar="FILE",
               help="Mark it in this key ring too; needed when no daemon runs.")  # fmt: skip
-@click.option("--reason", default="", help="Why, for the log.")
+@reason_option
 @click.pass_obj
 def revoke(where: Where, key_id: str, keyring: Path | None, reason: str) -> None:
     """Refuse KEY from now on, for good, and end every stream that it opened."""
@@ -242,7 +243,7 @@ def rotate(
 
 
 @keys.command()
-@click.option("--reason", default="", help="Why, for the log.")
+@reason_option
 @output_option
 @click.pass_obj
 def reload(where: Where, reason: str, output: str) -> None:
@@ -281,13 +282,17 @@ def _ring_beside(where: Where) -> Path:
     """The key ring in the run directory, where the socket is."""
     from esper.address import SOCKET_NAME
 
+    from esperd.weatherlight.run_directory import KEYRING_NAME
+
     try:
         address = where.target().address
     except NoAnswer:
         raise click.UsageError("no daemon runs here; name the key ring with --keyring") from None
-    ring = Path(address.removeprefix("unix:").removeprefix("//")).parent / "keys.toml"
+    ring = Path(address.removeprefix("unix:").removeprefix("//")).parent / KEYRING_NAME
     if not address.startswith("unix:") or not ring.exists():
-        raise click.UsageError(f"there is no keys.toml beside a {SOCKET_NAME} of {address}; name it with --keyring")
+        raise click.UsageError(
+            f"there is no {KEYRING_NAME} beside a {SOCKET_NAME} of {address}; name it with --keyring"
+        )
     return ring
 
 
@@ -350,27 +355,27 @@ def _in_file(path: Path) -> "ListKeysResponse":
 
 def _table(infos: "Iterable[KeyInfo]", *, with_use: bool) -> str:
     from esper.ctl.output import columns
-    from esper.leyline.v1.options_pb2 import Permission
+    from esper.ctl.words import permission
 
-    header = ["key", "principal", "permissions", "state", "valid from", "valid until"]
+    header = ["KEY", "PRINCIPAL", "PERMISSIONS", "STATE", "VALID FROM", "VALID UNTIL"]
     rows = []
     for info in infos:
-        names = [Permission.Name(number).removeprefix("PERMISSION_").lower() for number in info.permissions]
-        row: list[object] = [info.key_id, info.principal, ", ".join(names), info.state, _shown(info, "not_before")]
+        names = ", ".join(map(permission, info.permissions))
+        row: list[object] = [info.key_id, info.principal, names, info.state, _shown(info, "not_before")]
         row.append(_shown(info, "not_after"))
         if with_use:
             row += [info.num_requests, _shown(info, "last_used_time"), info.num_streams]
         rows.append(row)
-    return columns([*header, *(["requests", "last used", "streams"] if with_use else [])], rows, "there are no keys")
+    return columns([*header, *(["REQUESTS", "LAST USED", "STREAMS"] if with_use else [])], rows, "there are no keys")
 
 
 def _shown(info: "KeyInfo", field: Literal["not_before", "not_after", "last_used_time"]) -> str:
-    return _time(getattr(info, field).ToNanoseconds() * 1e-9) if info.HasField(field) else "-"
+    from esper.ctl.output import moment
+
+    return moment(getattr(info, field)) if info.HasField(field) else "-"
 
 
 def _end(key: "Key") -> str:
-    return "its revocation" if key.not_after_unix_s is None else _time(key.not_after_unix_s)
+    from esperd.leyline.keyring_edit import time_text
 
-
-def _time(unix_s: float) -> str:
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "its revocation" if key.not_after_unix_s is None else time_text(key.not_after_unix_s)

@@ -134,8 +134,13 @@ def key_text(key: Key) -> str:
         f'secret = "{key.secret.reveal().hex()}"',
     ]
     if key.not_before_unix_s is not None:
-        lines.append(f"not_before = {_time_text(key.not_before_unix_s)}")
+        lines.append(f"not_before = {time_text(key.not_before_unix_s)}")
     return "\n".join([*lines, *(f"{name} = {value}" for name, value in _changeable(key).items())]) + "\n"
+
+
+def time_text(unix_s: float) -> str:
+    """A time as the ring has it, in whole seconds."""
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _change(path: Path, change: Callable[[str], tuple[str, Key]]) -> Key:
@@ -216,11 +221,7 @@ def _changeable(key: Key) -> dict[str, str]:
     """The fields of a block that a change may touch, as TOML."""
     fields = {}
     if key.not_after_unix_s is not None:
-        fields["not_after"] = _time_text(key.not_after_unix_s)
+        fields["not_after"] = time_text(key.not_after_unix_s)
     if key.declared is not KeyState.ACTIVE:
         fields["state"] = f'"{key.declared}"'
     return fields
-
-
-def _time_text(unix_s: float) -> str:
-    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

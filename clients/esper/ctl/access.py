@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import click
 
 from esper.client import calls
+from esper.ctl import words
 from esper.ctl.connection import Where
-from esper.ctl.output import columns, output_option, pairs, show
+from esper.ctl.output import columns, moment, output_option, pairs, show
 from esper.failures import Failed, run_reporting
-from esper.leyline.v1 import options_pb2, server_service_pb2
+from esper.leyline.v1 import server_service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,12 +50,12 @@ def _full_name(method: str) -> str:
 
 
 def _text(answer: server_service_pb2.CheckAccessResponse) -> str:
-    until = answer.not_after.ToJsonString() if answer.HasField("not_after") else ""
+    until = moment(answer.not_after) if answer.HasField("not_after") else ""
     who = pairs(
         [
             ("principal", answer.principal),
             ("key", f"{answer.key_id} ({answer.key_state})"),
-            ("permissions", ", ".join(_permission(number) for number in answer.permissions)),
+            ("permissions", ", ".join(words.permission(number) for number in answer.permissions)),
             ("valid until", until),
         ]
     )
@@ -63,11 +64,7 @@ def _text(answer: server_service_pb2.CheckAccessResponse) -> str:
 
 def _table(accesses: "Iterable[server_service_pb2.MethodAccess]") -> str:
     rows = [
-        (access.method.rpartition(".")[2], _permission(access.permission), access.allowed, access.why_not)
+        (access.method.rpartition(".")[2], words.permission(access.permission), access.allowed, access.why_not)
         for access in accesses
     ]
-    return columns(("method", "needs", "allowed", "why not"), rows, "no methods")
-
-
-def _permission(number: options_pb2.Permission) -> str:
-    return options_pb2.Permission.Name(number).removeprefix("PERMISSION_").lower()
+    return columns(("METHOD", "NEEDS", "ALLOWED", "WHY NOT"), rows, "no methods")

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esper import numbers
 from esper.ctl.connection import Where
-from esper.ctl.output import columns, output_option, pairs, show
+from esper.ctl.options import timeout_option
+from esper.ctl.output import columns, moment, output_option, pairs, show
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import audit_service_pb2
 
@@ -63,15 +63,7 @@ def list_entries(
 
 @audit.command("verify")
 @click.option("--noted", default="", metavar="HASH", help="A head hash noted earlier, which the log must still hold.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=numbers.SECONDS,
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the check may take.",
-)
+@timeout_option(600.0, "How long the check may take.")
 @output_option
 @click.pass_obj
 def verify(where: Where, noted: str, timeout_s: float, output: str) -> None:
@@ -119,7 +111,7 @@ def _table(page: audit_service_pb2.ListAuditEntriesResponse) -> str:
     rows = [
         (
             entry.number,
-            entry.time.ToDatetime().isoformat(timespec="seconds") + "Z",
+            moment(entry.time),
             entry.principal or f"({entry.key_id or 'nobody'})",
             entry.method.rpartition("/")[2],
             entry.decision,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from esper.ctl import words
-from esper.ctl.output import columns, pairs, size
+from esper.ctl.output import columns, moment, pairs, size
 from esper.leyline.v1 import checkpoint_service_pb2, state_pb2
 
 
@@ -34,7 +34,7 @@ def rows_of(found: Sequence[checkpoint_service_pb2.Checkpoint], empty: str, *, w
             one.epoch,
             one.is_good,
             size(one.num_bytes),
-            one.write_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
+            moment(one.write_time),
             one.note,
         )
         for one in found
@@ -62,7 +62,7 @@ def details(answer: checkpoint_service_pb2.GetCheckpointResponse) -> str:
         ("state", f"step {one.global_step} of timeline {one.timeline}, epoch {one.epoch}"),
         ("good", one.is_good),
         ("note", one.note),
-        ("written", f"{one.write_time.ToJsonString()}, training stood still for {one.pause_ms:.1f} ms"),
+        ("written", f"{moment(one.write_time)}, training stood still for {one.pause_ms:.1f} ms"),
         ("parameters", one.num_parameters),
         ("last outcome", one.sequence),
         ("versions", f"esperd {one.esperd_version}, torch {one.torch_version}"),

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from esper import numbers
 from esper.ctl import checkpoint_tables as tables
 from esper.ctl import words
 from esper.ctl.connection import Where
+from esper.ctl.options import timeout_option
 from esper.ctl.output import as_values, confirm, output_option, show, show_values, size
 from esper.ctl.tables import command as command_line
 from esper.failures import Failed, run_reporting
@@ -30,8 +30,7 @@ def checkpoint() -> None:
 @click.option("--reason", default="", help="Why, for the journal.")
 @click.option("--request-id", default="", help="Your own id: sent again, it changes nothing.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is on disk.")
-@click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=60.0, show_default=True, metavar="SECONDS",
-              help="How long to wait.")  # fmt: skip
+@timeout_option(60.0, "How long to wait.")
 @output_option
 @click.pass_obj
 def create(where: Where, note: str, reason: str, request_id: str, no_wait: bool, timeout_s: float, output: str) -> None:
@@ -90,8 +89,7 @@ def show_one(where: Where, checkpoint_id: str, run_id: str, output: str) -> None
 @click.argument("checkpoint_id", metavar="[CHECKPOINT]", required=False, default="")
 @click.option("--all", "is_all", is_flag=True, help="Every checkpoint of the run, one after the other.")
 @run_option
-@click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=600.0, show_default=True, metavar="SECONDS",
-              help="How long one may take.")  # fmt: skip
+@timeout_option(600.0, "How long one may take.")
 @output_option
 @click.pass_obj
 def verify(where: Where, checkpoint_id: str, is_all: bool, run_id: str, timeout_s: float, output: str) -> None:

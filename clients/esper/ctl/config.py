@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import click
 
 from esper.ctl.connection import Where
+from esper.ctl.options import reason_option
 from esper.ctl.output import columns, output_option, show
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import admin_service_pb2 as pb
-
-reason_option = click.option("--reason", default="", help="Why, for the daemon's log.")
 
 
 @click.group()

@@ -1,11 +1,10 @@
 """Commands for the daemon itself: drain, connections, log-level, diag."""
 
 import click
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from esper.ctl.config import reason_option
 from esper.ctl.connection import Where
-from esper.ctl.output import columns, output_option, show
+from esper.ctl.options import reason_option
+from esper.ctl.output import columns, moment, output_option, show
 from esper.failures import run_reporting
 from esper.leyline.v1 import admin_service_pb2 as pb
 
@@ -85,7 +84,7 @@ def _streams(answer: pb.ListConnectionsResponse) -> str:
             one.peer,
             one.principal or "-",
             one.key_id or "-",
-            _time(one.open_time),
+            moment(one.open_time),
             one.num_sent,
             one.num_received,
         )
@@ -96,14 +95,10 @@ def _streams(answer: pb.ListConnectionsResponse) -> str:
 
 
 def _peers(answer: pb.ListConnectionsResponse) -> str:
-    rows = [(one.peer, one.num_calls, _time(one.last_call_time)) for one in answer.peers]
+    rows = [(one.peer, one.num_calls, moment(one.last_call_time)) for one in answer.peers]
     return columns(("PEER", "CALLS", "LAST CALL"), rows, "no peers")
 
 
 def _dump(answer: pb.DumpDiagnosticsResponse) -> str:
     parts = (f"== {section.title}\n{section.text}" for section in answer.sections)
-    return "\n\n".join([f"esperd diagnostics, {_time(answer.time)} UTC", *parts])
-
-
-def _time(moment: Timestamp) -> str:
-    return moment.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
+    return "\n\n".join([f"esperd diagnostics, {moment(answer.time)}", *parts])

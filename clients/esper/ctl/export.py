@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esper import numbers
 from esper.ctl.checkpoints import made_by, raise_unless_written
 from esper.ctl.connection import Where
+from esper.ctl.options import timeout_option
 from esper.ctl.output import output_option, show, size
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import checkpoint_service_pb2, vocabulary_pb2
@@ -33,8 +33,7 @@ FORMATS = {
               help="Where the files go on the daemon's machine, a new directory below its run directory; if not given, "
                    "exports/RUN/CHECKPOINT-FORMAT there.")  # fmt: skip
 @click.option("--reason", default="", help="Why, for the audit log.")
-@click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=600.0, show_default=True, metavar="SECONDS",
-              help="How long it may take.")  # fmt: skip
+@timeout_option(600.0, "How long it may take.")
 @output_option
 @click.pass_obj
 def export(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 FORMATS = ("table", "json", "yaml")
 Row = Sequence[object]
@@ -101,6 +102,11 @@ def _text(value: object) -> str:
 def plain(text: str) -> str:
     """Text without control characters: what others have written must not move the cursor of a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def moment(time: Timestamp) -> str:
+    """`2026-11-20T19:46:20Z`."""
+    return time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def number(value: float) -> str:

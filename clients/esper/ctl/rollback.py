@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from esper import numbers
 from esper.ctl import landing, words
 from esper.ctl.connection import Where
 from esper.ctl.landing import Losses, Target
+from esper.ctl.options import timeout_option
 from esper.ctl.output import as_values, confirm, duration, output_option, show_values
 from esper.ctl.tables import place, timeline_line, what
 from esper.failures import Failed, run_reporting
@@ -64,8 +64,7 @@ class _Wish:
 @click.option("--request-id", default="", help="Your own id: sent again, it changes nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be lost, change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=60.0, show_default=True, metavar="SECONDS",
-              help="How long to wait for the outcome.")  # fmt: skip
+@timeout_option(60.0, "How long to wait for the outcome.")
 @output_option
 @click.pass_obj
 def rollback(

@@ -7,6 +7,7 @@ import click
 
 from esper import numbers
 from esper.ctl.connection import Where
+from esper.ctl.options import reason_option, timeout_option
 from esper.ctl.output import columns, output_option, show
 from esper.ctl.seed_changes import key_values
 from esper.ctl.submission import Terms, change_options, settle, submit
@@ -35,20 +36,12 @@ resume = _control("resume", command_pb2.RUN_ACTION_RESUME, "Go on training.")
 
 
 @click.command()
-@click.option("--reason", default="", help="Why, for the log.")
+@reason_option
 @click.option(
     "--after", "after_run_id", default="", metavar="RUN", help="The run that is over, unless the current one."
 )
 @click.option("--wait", is_flag=True, help="Wait until the new run is served.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=numbers.SECONDS,
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long --wait waits.",
-)
+@timeout_option(60.0, "How long --wait waits.")
 @output_option
 @click.pass_obj
 def start(where: Where, reason: str, after_run_id: str, wait: bool, timeout_s: float, output: str) -> None:
@@ -66,15 +59,7 @@ def start(where: Where, reason: str, after_run_id: str, wait: bool, timeout_s: f
 @click.option("--reason", default="", help="Why, for the journal.")
 @click.option("--request-id", default="", help="Your own id: sent again, it changes nothing.")
 @click.option("--wait", is_flag=True, help="Wait until the run is stopping; exit 1 unless it is.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=numbers.SECONDS,
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long --wait waits.",
-)
+@timeout_option(60.0, "How long --wait waits.")
 @output_option
 @click.pass_obj
 def stop(where: Where, reason: str, request_id: str, wait: bool, timeout_s: float, output: str) -> None:

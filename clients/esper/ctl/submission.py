@@ -11,6 +11,7 @@ import click
 from esper import numbers
 from esper.ctl import tables, words
 from esper.ctl.connection import Where
+from esper.ctl.options import timeout_option
 from esper.ctl.output import output_option, show
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import command_pb2, vocabulary_pb2
@@ -60,8 +61,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
                  help="Do not take effect later than that."),
     click.option("--validate-only", is_flag=True, help="Check everything, change nothing."),
     click.option("--wait", is_flag=True, help="Wait for the outcome; exit 1 unless it took effect."),
-    click.option("--timeout", "timeout_s", type=numbers.SECONDS, default=60.0, show_default=True,
-                 metavar="SECONDS", help="How long --wait waits."),
+    timeout_option(60.0, "How long --wait waits."),
     output_option,
 )  # fmt: skip
 

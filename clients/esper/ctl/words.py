@@ -5,7 +5,7 @@ A number that this version does not know is shown as a number: a newer daemon mu
 
 from typing import Any
 
-from esper.leyline.v1 import vocabulary_pb2
+from esper.leyline.v1 import options_pb2, vocabulary_pb2
 
 
 def word(enum: Any, value: int, prefix: str) -> str:
@@ -66,3 +66,8 @@ def tier(value: int) -> str:
 def operation(value: int) -> str:
     """`GERMINATE` for SEED_OPERATION_GERMINATE."""
     return word(vocabulary_pb2.SeedOperation, value, "SEED_OPERATION_")
+
+
+def permission(value: int) -> str:
+    """`command` for PERMISSION_COMMAND, as a key ring has it."""
+    return word(options_pb2.Permission, value, "PERMISSION_").lower()
