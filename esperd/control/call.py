@@ -5,9 +5,9 @@ Event loop only. Handlers get parsed messages and raise errors of the catalogue;
 """
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -65,3 +65,10 @@ class Route:
     shape: Shape
     request: type[Message]
     handler: UnaryHandler | StreamHandler | SessionHandler
+
+
+class Service(Protocol):
+    """Something that serves methods."""
+
+    def routes(self) -> Iterable[Route]:
+        """What it serves."""

@@ -116,13 +116,8 @@ class Entrance(grpc.GenericRpcHandler):
                     await self._pacer.admit()
                 verified = await self._verified(route, policy, data, Call(route.method, peer))
                 call = Call(route.method, peer, verified)
-                try:
-                    answer = (await handler(call, verified.payload)).SerializeToString()
-                except EsperdError as refusal:
-                    self._gate.note(policy, verified, call, refusal)
-                    raise
-                self._gate.note(policy, verified, call)
-                return answer
+                with self._gate.noting(policy, verified, call):
+                    return (await handler(call, verified.payload)).SerializeToString()
             except Exception as fault:  # noqa: BLE001 - leaves as a status
                 return await self._abort(context, route.method, fault)
 

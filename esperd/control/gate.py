@@ -3,7 +3,9 @@
 Event loop only. Every signed message passes here, whether it comes alone or on a stream.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from esper.leyline.v1 import envelope_pb2
 
@@ -15,6 +17,8 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
 from esperd.leyline.verify import RequestRefused, Verified, Verifier
 from esperd.oona.records import ACCEPTED, AuditEntry
+
+LEFT = "its caller left before the answer; what it asked for may have been done"
 
 
 class Gate:
@@ -75,11 +79,35 @@ class Gate:
             raise
         return verified
 
-    def note(self, policy: MethodPolicy, verified: Verified, call: Call, refusal: EsperdError | None = None) -> None:
-        """Write how a genuine request was answered."""
+    @contextmanager
+    def noting(self, policy: MethodPolicy, verified: Verified, call: Call) -> Iterator[None]:
+        """Write how a genuine request is answered here, also when it is not: its caller may leave before that."""
+        try:
+            yield
+        except EsperdError as refusal:
+            self.note(policy, verified, call, refusal)
+            raise
+        except asyncio.CancelledError:
+            self.note(policy, verified, call, detail=LEFT)
+            raise
+        except Exception as fault:
+            self.note(policy, verified, call, EsperdError("INTERNAL", detail=type(fault).__name__))
+            raise
+        self.note(policy, verified, call)
+
+    def note(
+        self,
+        policy: MethodPolicy,
+        verified: Verified,
+        call: Call,
+        refusal: EsperdError | None = None,
+        *,
+        detail: str = "",
+    ) -> None:
+        """Write how a genuine request was answered; `detail` is what else there is to say of one that was accepted."""
         if not policy.audited:
             return
-        decision, detail = (ACCEPTED, "") if refusal is None else (refusal.reason, refusal.message)
+        decision, detail = (ACCEPTED, detail) if refusal is None else (refusal.reason, refusal.message)
         entry = AuditEntry(
             verified.principal,
             verified.key_id,

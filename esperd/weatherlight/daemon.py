@@ -19,6 +19,7 @@ from esperd.bridge.bridge import Bridge
 from esperd.config.origin import SET_LOG_LEVEL, Configuration
 from esperd.config.settings import Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.parts import Surroundings
 from esperd.control.recorded_commands import to_command
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
@@ -171,16 +172,15 @@ class Daemon:
         unsettled = await self._settle_earlier()
         await self._journal.append(*self._first_rows())
         verifier, self._keys = self._make_keys()
-        self._server = ControlServer(
+        around = Surroundings(
             port=self._bridge,
             journal=self._journal,
             verifier=verifier,
-            settings=settings,
+            keys=self._keys,
             identity=ServerIdentity(
                 server_id=identity.daemon_id, epoch=identity.epoch, version=version("esperd"), run_id=identity.run_id
             ),
             supervisor=self,
-            keys=self._keys,
             clock=time.time,
             monotonic=time.monotonic,
             log=self._log,
@@ -188,6 +188,7 @@ class Daemon:
             unsettled=unsettled,
             export_command=self._export_command,
         )
+        self._server = ControlServer(around, settings)
         self._addresses = await self._server.start()
         for prepare in self._reloaded_parts():
             self._reload.add(prepare)
@@ -254,7 +255,7 @@ class Daemon:
             find_ring=partial(self._directory.keyring_path, self._settings.control.keyring),
             revocations=self._directory.revocations_path,
             verifier=verifier,
-            end_streams=lambda: self._server.key_service.end_refused_streams(),
+            end_streams=lambda: self._server.parts.key_service.end_refused_streams(),
             clock=time.time,
             log=self._log,
         )
@@ -369,7 +370,7 @@ class Daemon:
         self._log.info("shutting down", reason=reason)
         failpoint("drain.begun")
         self._asked_to_end.set()  # whatever the reason: no new run can be asked for any more
-        self._server.conditions.drain()
+        self._server.parts.conditions.drain()
         self._bridge.request_stop()
         hurry = asyncio.create_task(signals.second())
         began_s = time.monotonic()

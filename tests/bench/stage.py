@@ -23,6 +23,7 @@ import uvloop
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import ControlSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.parts import Surroundings
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Outcome
 from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
@@ -89,16 +90,25 @@ async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[s
             find_ring=lambda: directory / "keys.toml",
             revocations=directory / "revoked-keys.toml",
             verifier=verifier,
-            end_streams=lambda: server.key_service.end_refused_streams(),
+            end_streams=lambda: server.parts.key_service.end_refused_streams(),
             clock=time.time,
             log=structlog.get_logger(),
         )
         keys.open()
-        server = ControlServer(
+        around = Surroundings(
             port=bridge,
             journal=journal,
             verifier=verifier,
-            settings=Settings(
+            identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
+            supervisor=RecordingSupervisor(),
+            keys=keys,
+            clock=time.time,
+            monotonic=time.monotonic,
+            log=structlog.get_logger(),
+        )
+        server = ControlServer(
+            around,
+            Settings(
                 run=RunSettings(directory=name),
                 control=ControlSettings(
                     listen=(f"unix:{name}/leyline.sock", *listen),
@@ -109,12 +119,6 @@ async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[s
                     max_emergencies_per_s=UNLIMITED,
                 ),
             ),
-            identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
-            supervisor=RecordingSupervisor(),
-            keys=keys,
-            clock=time.time,
-            monotonic=time.monotonic,
-            log=structlog.get_logger(),
         )
         addresses = await server.start()
         write_client_file(directory / "client.toml", key, addresses[0])

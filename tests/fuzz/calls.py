@@ -153,7 +153,7 @@ class Plane:
         stage.verifier.replace_keyring(self._ring)  # whatever the last input revoked or reloaded
         if POLICIES[method].signed:
             messages = [_enveloped(stage, method, payload) for payload in messages]
-        handler = stage.server._entrance.service(_Details(method))  # type: ignore[arg-type]
+        handler = stage.server.parts.entrance.service(_Details(method))  # type: ignore[arg-type]
         caller = Caller(messages)
         await self._served(handler, caller, messages[0] if messages else b"")
         if caller.status is not None:

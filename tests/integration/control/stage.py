@@ -26,6 +26,7 @@ from esper.leyline.v1 import envelope_pb2
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import BudgetSettings, ControlSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.parts import Surroundings
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Command, EmergencyCommand, Outcome, PauseCommand, PolicyPresence, SeedCommand
@@ -307,17 +308,16 @@ async def open_stage(
         find_ring=lambda: ring_path if ring_path.exists() else None,
         revocations=directory / "revoked-keys.toml",
         verifier=verifier,
-        end_streams=lambda: server.key_service.end_refused_streams(),
+        end_streams=lambda: server.parts.key_service.end_refused_streams(),
         clock=time.time,
         log=structlog.get_logger(),
     )
     keys.open()
     supervisor = RecordingSupervisor()
-    server = ControlServer(
+    around = Surroundings(
         port=bridge,
         journal=journal,
         verifier=verifier,
-        settings=settings,
         identity=identity,
         supervisor=supervisor,
         keys=keys,
@@ -327,6 +327,7 @@ async def open_stage(
         store=store,
         unsettled=None if earlier is None else await journal.unsettled(),
     )
+    server = ControlServer(around, settings)
     bound = await server.start()
     trainer.start()
     try:

@@ -98,7 +98,7 @@ async def test_open_streams_are_listed_with_who_signed_on_them(stage: Theatre, a
             assert [peer.peer for peer in answer.peers] == ["unix:"]
             assert answer.peers[0].num_calls >= 4
         await watch.aclose()
-    await eventually(lambda: stage.server.connections.num_streams == 0)
+    await eventually(lambda: stage.server.parts.connections.num_streams == 0)
     assert len((await admin.connections()).streams) == 0
 
 
@@ -141,7 +141,7 @@ async def test_every_call_leaves_a_row_in_the_audit_trail(stage: Theatre, admin:
     """Also those that only look; with the principal and the key."""
     for method in METHODS:
         await ask(admin, method)
-    await stage.server._recorder.flush(5.0)
+    await stage.server.parts.recorder.flush(5.0)
     rows = [row.entry for row in reversed((await stage.journal.list_audit(AuditQuery())).rows)]
     assert [row.method.rpartition("/")[2] for row in rows] == [
         "GetConfig", "ReloadConfig", "SetLogLevel", "Drain", "ListConnections", "DumpDiagnostics",

@@ -4,13 +4,19 @@ import asyncio
 import json
 import sqlite3
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 from esper.client.aio import AsyncClient
 from esper.client.errors import LeylineError
 from esper.ctl.main import main
+from esper.leyline.v1.emergency_service_pb2 import EmergencySignal, RaiseEmergencyRequest
+from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
+from esper.leyline.v1.vocabulary_pb2 import EMERGENCY_LEVEL_HALT
 
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command
+
+RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
 
 
 async def ctl(stage: Theatre, *arguments: str) -> Result:
@@ -27,7 +33,7 @@ async def commanded(stage: Theatre) -> None:
             with pytest.raises(LeylineError) as caught:
                 await client.submit(fresh_command(stage))
             assert caught.value.reason == reason
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)
 
 
 async def test_rows_come_newest_first_and_can_be_narrowed(stage: Theatre) -> None:
@@ -51,6 +57,24 @@ async def test_rows_come_newest_first_and_can_be_narrowed(stage: Theatre) -> Non
         assert await numbers(method="StopRun") == []
         assert await numbers(decision="KEY_NOT_ACTIVE") == [3]
         assert await numbers(refused_only=True) == [3, 2]
+
+
+async def test_who_leaves_before_the_answer_has_a_row(stage: Theatre) -> None:
+    """What was asked for may be done although its caller has hung up: it is in the log all the same."""
+    stage.trainer.is_stuck.set()
+    signal = EmergencySignal(request_id=stage.request_id(), level=EMERGENCY_LEVEL_HALT, reason="a test")
+    request = RaiseEmergencyRequest(envelope=stage.envelope(RAISE, signal.SerializeToString()))
+    call = EmergencyServiceStub(stage.channel).RaiseEmergency(request)
+    waiting = asyncio.ensure_future(call.code())
+    await eventually(lambda: any(stage.bridge.depths().values()))
+    call.cancel()
+    assert await waiting is grpc.StatusCode.CANCELLED
+    async with AsyncClient(stage.address) as client:
+        async with asyncio.timeout(10.0):
+            while not (rows := (await client.audit_entries()).entries):
+                await asyncio.sleep(0.01)
+    assert [(row.principal, row.method, row.decision) for row in rows] == [("operator", RAISE, "OK")]
+    assert "left before" in rows[0].detail
 
 
 async def test_pages_follow_one_another(stage: Theatre) -> None:

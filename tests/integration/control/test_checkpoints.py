@@ -135,7 +135,7 @@ async def test_one_verification_at_a_time(
 
     monkeypatch.setattr(store, "verify", slowly)
     first = asyncio.create_task(client.verify_checkpoint("t001-s000000100"))
-    await eventually(lambda: bool(stage.server._checkpoints._verifying))
+    await eventually(lambda: bool(stage.server.parts.checkpoints._verifying))
     with pytest.raises(LeylineError, match="E-CKP-008: The checkpoint t001-s000000100 is being verified"):
         await client.verify_checkpoint("t001-s000000200")
     assert (await client.checkpoints(page_size=1)).checkpoints
@@ -144,7 +144,7 @@ async def test_one_verification_at_a_time(
     with pytest.raises(LeylineError, match="E-CKP-008"):
         await client.verify_checkpoint("t001-s000000200")
     may_end.set()
-    await eventually(lambda: not stage.server._checkpoints._verifying)
+    await eventually(lambda: not stage.server.parts.checkpoints._verifying)
     assert not (await client.verify_checkpoint("t001-s000000200")).problems
 
 
@@ -295,10 +295,10 @@ async def test_a_drain_ends_a_verification(
     # The first reads, the second thread is taken, a list waits for a thread: all of them end with the same words.
     verification = asyncio.create_task(client.verify_checkpoint("t001-s000000100", timeout_s=0.0))
     await eventually(reading.is_set)
-    taken = stage.server._checkpoints._threads.submit(go_on.wait, 10)
+    taken = stage.server.parts.checkpoints._threads.submit(go_on.wait, 10)
     waiting = asyncio.create_task(client.checkpoints())
-    await eventually(lambda: stage.server._checkpoints._threads._work_queue.qsize() == 1)
-    stage.server._checkpoints.close()
+    await eventually(lambda: stage.server.parts.checkpoints._threads._work_queue.qsize() == 1)
+    stage.server.parts.checkpoints.close()
     go_on.set()
     for call in (verification, waiting, client.checkpoint_info("t001-s000000100")):
         with pytest.raises(LeylineError, match="E-SRV-001"):

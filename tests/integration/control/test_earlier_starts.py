@@ -36,7 +36,7 @@ def applied(record: CommandRecord) -> Outcome:
 async def test_a_command_without_an_outcome_is_in_flight_again(directory: Path) -> None:
     """Its seed is busy, those who watch and wait see it, and its outcome is told like any other."""
     async with open_stage(directory, earlier=[OLD]) as stage:
-        board = stage.server._commands
+        board = stage.server.parts.commands
         assert board.is_seed_busy(1)
         assert board.is_open("old-1")
         stub = CommandServiceStub(stage.channel)
@@ -69,7 +69,7 @@ async def test_the_trainer_hears_that_its_policy_is_gone(
 ) -> None:
     """Every session ended with the start that had it; who was not there cannot have gone."""
     async with open_stage(directory, earlier=told, settled=[applied(record) for record in told]) as stage:
-        await eventually(lambda: stage.server._recorder.is_idle and stage.server._commands.num_open == 0)
+        await eventually(lambda: stage.server.parts.recorder.is_idle and stage.server.parts.commands.num_open == 0)
         assert [found.present for found in stage.trainer.presences] == presences
 
 

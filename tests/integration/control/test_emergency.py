@@ -47,7 +47,7 @@ async def test_raise_and_clear(stage: Theatre) -> None:
     payload = pb.ClearEmergencyPayload(emergency_id=answer.emergency.emergency_id, reason="false", request_id="c")
     request = pb.ClearEmergencyRequest(envelope=stage.envelope(CLEAR, payload.SerializeToString()))
     assert (await stub.ClearEmergency(request)).level == 0
-    await eventually(lambda: stage.server._commands.num_open == 0 and stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.commands.num_open == 0 and stage.server.parts.recorder.is_idle)
     rows = (await stage.journal.list_commands(CommandQuery())).rows
     assert [(row.kind, row.reason, row.state.name) for row in rows] == [
         ("emergency", "false", "APPLIED"),
@@ -139,7 +139,7 @@ async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:
         flooding = grpc.aio.insecure_channel(stage.address, options=[("grpc.use_local_subchannel_pool", 1)])
         stub = RunServiceStub(flooding)
         flood = [asyncio.ensure_future(stub.GetRun(run_service_pb2.GetRunRequest())) for _ in range(600)]
-        await eventually(lambda: stage.server._pacer.num_waiting >= 64)
+        await eventually(lambda: stage.server.parts.pacer.num_waiting >= 64)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         await raise_one(stage)
@@ -148,7 +148,7 @@ async def test_an_emergency_overtakes_a_flood(directory: Any) -> None:
             call.cancel()
         await asyncio.gather(*flood, return_exceptions=True)
         await flooding.close()
-        await eventually(lambda: stage.server._pacer.num_waiting == 0)
+        await eventually(lambda: stage.server.parts.pacer.num_waiting == 0)
 
 
 async def test_an_answered_emergency_is_durable(stage: Theatre) -> None:
@@ -170,7 +170,7 @@ async def test_a_stuck_disk_holds_an_emergency_for_its_deadline_at_most(stage: T
         assert (await stage.journal.list_commands(CommandQuery())).rows == ()
     finally:
         goes_on.set()
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)
     (row,) = (await stage.journal.list_history(HistoryQuery(kinds=(RowKind.NOTICE,)))).rows
     assert isinstance(row.record, NoticeEvent)
     assert (row.record.kind, row.record.attributes["emergency_id"]) == (
@@ -187,9 +187,9 @@ async def test_a_request_that_an_earlier_start_accepted_is_answered_by_its_outco
         "old-1", "again", "operator", "operator-1", RAISE, "emergency", signal, digest, 1.8e9, "smoke"
     )
     (accepted,) = await stage.journal.accept([record])
-    stage.server._commands.reopen([accepted.record])
+    stage.server.parts.commands.reopen([accepted.record])
     asking = asyncio.ensure_future(raise_one(stage, request_id="again"))
-    await eventually(lambda: bool(stage.server._commands._acknowledgements))
+    await eventually(lambda: bool(stage.server.parts.commands._acknowledgements))
     stage.trainer.at_safe_point(lambda: stage.trainer._apply(to_command(accepted.record)))
     assert (await asking).emergency.emergency_id == "e-old-1"
     assert len(stage.trainer.snapshot.emergencies) == 1

@@ -203,8 +203,8 @@ async def test_a_revoked_keys_streams_end_at_once(stage: Theatre, admin: AsyncCl
             async with asyncio.timeout(10):
                 assert (await anext(staying)).decision_id
         assert await reason_of(policy.submit(PAUSE)) == "KEY_NOT_ACTIVE"
-    await eventually(lambda: stage.server.connections.num_streams == 0)
-    await eventually(lambda: stage.server._recorder.is_idle)  # the trail is written behind the answers
+    await eventually(lambda: stage.server.parts.connections.num_streams == 0)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)  # the trail is written behind the answers
     rows = (await stage.journal.list_audit(AuditQuery(method="RevokeKey"))).rows
     assert [(row.entry.principal, row.entry.decision) for row in rows] == [("admin", "OK")]
 
@@ -293,7 +293,7 @@ async def test_rotation_under_load_without_a_failed_call(stage: Theatre, admin: 
         return num_done
 
     workers = [asyncio.create_task(work()) for _ in range(4)]
-    used = stage.server.connections.use_of
+    used = stage.server.parts.connections.use_of
     await eventually(lambda: used("policy-1").num_requests > 100)
     assert list((await admin.reload_keys()).added_key_ids) == ["successor-1"]
     switch.set()

@@ -93,7 +93,7 @@ async def test_a_session_from_opening_to_outcome(stage: Theatre) -> None:
     assert outcome.command_id == receipt.commands[0].command_id
     germination = next(c for c in stage.trainer.applied if isinstance(c.payload, SeedCommand))
     assert germination.decision_id == request.decision_id
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)
     notices = (await stage.journal.list_history(HistoryQuery(kinds=(RowKind.NOTICE,)))).rows
     assert any("it has stalled" in str(row.record) and request.decision_id in str(row.record) for row in notices)
 
@@ -137,7 +137,7 @@ async def test_advisers_are_recorded_and_not_obeyed(stage: Theatre) -> None:
         request.decision_id, command_pb2.AdaptationCommand(seed_operation=GERMINATE), rationale="I would grow"
     )
     assert [(command.command_id, command.state) for command in receipt.commands] == [("", 0)]
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)
     assert not any(isinstance(command.payload, SeedCommand) for command in stage.trainer.applied)
     notices = (await stage.journal.list_history(HistoryQuery(kinds=(RowKind.NOTICE,)))).rows
     assert [row.record.kind for row in notices] == ["policy.advice"]  # type: ignore[union-attr]
@@ -169,7 +169,7 @@ async def test_while_a_policy_thinks_only_the_newest_packet_waits(stage: Theatre
 
 
 def _waiting_packet(stage: Theatre) -> int:
-    (session,) = stage.server._sessions._sessions.values()
+    (session,) = stage.server.parts.sessions._sessions.values()
     return 0 if session.waiting is None else session.waiting.packet_number
 
 
@@ -236,7 +236,7 @@ async def test_a_policy_that_reads_nothing_costs_nothing(directory: Any) -> None
                 number += 1
                 stage.trainer.packet(number)
             await asyncio.sleep(0.02)
-        (session,) = stage.server._sessions._sessions.values()
+        (session,) = stage.server.parts.sessions._sessions.values()
         assert len(session.outbox._messages) < 10
 
 

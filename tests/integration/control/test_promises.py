@@ -87,7 +87,7 @@ class WatchedState(Watched):
         return told
 
     async def flood(self) -> int:
-        trainer, feed = self.stage.trainer, self.stage.server._state.feed
+        trainer, feed = self.stage.trainer, self.stage.server.parts.state.feed
         last = feed.token.revision + 3000
 
         def many() -> None:
@@ -123,7 +123,7 @@ class WatchedCommands(Watched):
     async def flood(self) -> int:
         for _ in range(40):
             await self.submit(256, "x" * 1000)
-        return self.stage.server._commands.feed.token.revision
+        return self.stage.server.parts.commands.feed.token.revision
 
     async def submit(self, num: int, reason: str) -> tuple[Hashable, ...]:
         """Have a batch accepted."""
@@ -268,7 +268,7 @@ async def test_latest_tells_the_newest_state_of_each_command_and_counts_the_rest
     start = await watched.begin()
     made = {request_id for batch in await watched.changes(10) for request_id in batch}
     stage.trainer.holds_commands = False
-    await eventually(lambda: stage.server._commands.num_open == 0)
+    await eventually(lambda: stage.server.parts.commands.num_open == 0)
     states: dict[str, int] = {}
     num_told = num_conflated = revision = 0
     async with asyncio.timeout(10):

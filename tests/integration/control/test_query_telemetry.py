@@ -22,7 +22,7 @@ async def ctl(stage: Theatre, *arguments: str) -> Result:
 
 async def kept(stage: Theatre, name: str, slot: int, step: int) -> None:
     """Wait until a sample, and so all before it, are in the window."""
-    series = stage.server._telemetry._window._series
+    series = stage.server.parts.telemetry._window._series
     await eventually(lambda: (name, slot, 1) in series and series[(name, slot, 1)].steps[-1] == step)
 
 

@@ -56,7 +56,7 @@ async def test_too_many_commands_of_one_principal(directory: Path) -> None:
         assert any(detail.Unpack(quota) for detail in details(error).details)
         assert [(v.subject, v.description) for v in quota.violations] == [("operator", "0.1 commands a second")]
         await submit(stage, "rival")
-        await stage.server._recorder.flush(5.0)
+        await stage.server.parts.recorder.flush(5.0)
         rows = (await stage.journal.list_audit(AuditQuery())).rows
         told = [row.entry for row in rows if row.entry.decision == "RATE_LIMITED"]
         assert [(entry.principal, entry.method) for entry in told] == [("operator", SUBMIT)]

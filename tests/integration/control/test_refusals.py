@@ -225,7 +225,7 @@ async def test_full_box(directory: Any) -> None:
 
 async def test_draining(stage: Theatre) -> None:
     """A daemon that leaves accepts no change."""
-    stage.server._desk.is_draining = True  # the state between the first and the last moment of a drain
+    stage.server.parts.desk.is_draining = True  # the state between the first and the last moment of a drain
     error = await refused(submit(stage, fresh_command(stage)))
     assert (error.reason, error.status) == ("DRAINING", "UNAVAILABLE")
     assert error.retry_after_s is not None
@@ -286,7 +286,7 @@ async def test_refusals_are_audited_with_their_true_cause(stage: Theatre) -> Non
     request = command_service_pb2.SubmitCommandRequest(envelope=envelope)
     await refused(CommandServiceStub(stage.channel).SubmitCommand(request))
     await submit(stage, fresh_command(stage))
-    await eventually(lambda: stage.server._recorder.is_idle)  # the trail is written behind the answers
+    await eventually(lambda: stage.server.parts.recorder.is_idle)  # the trail is written behind the answers
     rows = (await stage.journal.list_audit(AuditQuery())).rows[::-1]
     assert [(row.entry.decision, row.entry.detail) for row in rows] == [
         ("SIGNATURE_INVALID", "wrong signature"),

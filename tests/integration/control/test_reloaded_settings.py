@@ -72,12 +72,12 @@ async def _admin(stage: Theatre, client: AsyncClient) -> None:
 
 @effect_of("control.training_share", 0.5)
 async def _share(stage: Theatre, client: AsyncClient) -> None:
-    assert (stage.server._pacer._share, stage.server._urgent_pacer._share) == (0.5, 0.1)
+    assert (stage.server.parts.pacer._share, stage.server.parts.urgent_pacer._share) == (0.5, 0.1)
 
 
 @effect_of("control.max_concurrent_calls", 3)
 async def _waiting(stage: Theatre, client: AsyncClient) -> None:
-    assert (stage.server._pacer._max_waiting, stage.server._urgent_pacer._max_waiting) == (3, 3)
+    assert (stage.server.parts.pacer._max_waiting, stage.server.parts.urgent_pacer._max_waiting) == (3, 3)
 
 
 @effect_of("budgets.policy_answer_s", 900.0)
@@ -90,7 +90,7 @@ async def _deadline(stage: Theatre, client: AsyncClient) -> None:
 
 @effect_of("budgets.missed_deadlines", 7)
 async def _patience(stage: Theatre, client: AsyncClient) -> None:
-    assert stage.server._sessions._table.max_missed == 7
+    assert stage.server.parts.sessions._table.max_missed == 7
 
 
 def test_the_table_is_covered() -> None:
@@ -104,13 +104,13 @@ async def test_its_effect(stage: Theatre, name: str) -> None:
     """Prepared nothing has changed; swapped it is in force, for calls that come on connections that are open."""
     value, effect = EFFECTS[name]
     section, _, key = name.partition(".")
-    before = stage.server._settings
+    before = stage.server.parts.settings
     wanted = replace(before, **{section: replace(getattr(before, section), **{key: value})})
     # The client tries again within its time; what is refused for longer than that is told at once.
     async with AsyncClient(stage.address, stage.credentials("operator"), timeout_s=1.0) as client:
         await client.config()
         swap = stage.server.prepare(wanted)
-        assert stage.server._settings is before
+        assert stage.server.parts.settings is before
         swap()
         await effect(stage, client)
 

@@ -31,7 +31,7 @@ async def test_health_of_services_and_conditions(stage: Theatre) -> None:
 
 async def test_health_list(stage: Theatre) -> None:
     """All at once."""
-    messages = HealthService(stage.server.conditions, [])._messages
+    messages = HealthService(stage.server.parts.conditions, [])._messages
     call = stage.channel.unary_unary(
         "/grpc.health.v1.Health/List",
         request_serializer=messages["HealthListRequest"].SerializeToString,
@@ -118,7 +118,7 @@ async def test_stop_run(stage: Theatre) -> None:
 async def test_every_method_of_the_contract_is_served(stage: Theatre) -> None:
     """None is missing and none has the wrong shape; over the wire every unary one answers or says what is wrong."""
     methods = {f"/{service.full_name}/{method.name}": method for service in services() for method in service.methods}
-    served = stage.server._entrance._handlers
+    served = stage.server.parts.entrance._handlers
     assert set(methods) <= set(served)
     for name, method in methods.items():
         shape = (served[name].request_streaming, served[name].response_streaming)

@@ -113,7 +113,7 @@ async def test_a_seeds_story_comes_from_the_journal(stage: Theatre) -> None:
     accepted = (await submit(stage, fresh_command(stage))).command
     request = command_service_pb2.GetCommandRequest(command_id=accepted.command_id, wait_ms=5000)
     await CommandServiceStub(stage.channel).GetCommand(request)
-    await eventually(lambda: stage.server._recorder.is_idle)
+    await eventually(lambda: stage.server.parts.recorder.is_idle)
     seed = await StateServiceStub(stage.channel).GetSeed(state_service_pb2.GetSeedRequest(seed_id="2"))
     assert [step.cause for step in seed.transitions] == [accepted.command_id]
 
@@ -195,7 +195,7 @@ async def test_command_stream_that_breaks_loses_nothing_accepted(stage: Theatre)
     await call.read()
     call.cancel()
     await eventually(lambda: len(stage.trainer.applied) == 100)
-    await eventually(lambda: stage.server._commands.num_open == 0)
+    await eventually(lambda: stage.server.parts.commands.num_open == 0)
 
 
 async def test_streams_are_bounded(directory: Any) -> None:
@@ -208,7 +208,7 @@ async def test_streams_are_bounded(directory: Any) -> None:
             await deltas(watch(stage), 1)
         assert decode_rpc_error(caught.value, "").reason == "TOO_MANY_STREAMS"
         calls[0].cancel()
-        await eventually(lambda: stage.server.connections.num_streams < 2)
+        await eventually(lambda: stage.server.parts.connections.num_streams < 2)
         await deltas(watch(stage), 1)
 
 
@@ -216,7 +216,7 @@ async def test_telemetry_frames(stage: Theatre) -> None:
     """Samples come in frames with their metric, filtered by name; an unknown metric is refused."""
     stub = TelemetryServiceStub(stage.channel)
     call = stub.StreamTelemetry(telemetry_service_pb2.StreamTelemetryRequest(metrics=["tolaria.step.*"]))
-    await eventually(lambda: stage.server._telemetry._hub.num_subscriptions == 1)
+    await eventually(lambda: stage.server.parts.telemetry._hub.num_subscriptions == 1)
     for step in range(5):
         stage.bridge.emit(("tolaria.step.loss", 0, step, 0.5, step))
         stage.bridge.emit(("kasmina.seed.alpha", 1, step, 0.5, step))
@@ -239,7 +239,7 @@ async def test_drain_ends_every_stream_with_a_token(stage: Theatre) -> None:
     telemetry = TelemetryServiceStub(stage.channel).StreamTelemetry(telemetry_service_pb2.StreamTelemetryRequest())
     server = ServerServiceStub(stage.channel).WatchServerState(server_service_pb2.WatchServerStateRequest())
     assert (await server.read()).state == server_service_pb2.SERVER_STATE_SERVING
-    await eventually(lambda: stage.server._telemetry._hub.num_subscriptions == 1)
+    await eventually(lambda: stage.server.parts.telemetry._hub.num_subscriptions == 1)
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     stop = loop.create_task(stage.server.drain_and_stop(5.0))
@@ -258,7 +258,7 @@ async def test_drain_answers_those_who_wait_for_an_outcome(stage: Theatre) -> No
     accepted = (await submit(stage, fresh_command(stage))).command
     request = command_service_pb2.GetCommandRequest(command_id=accepted.command_id, wait_ms=60_000)
     waiting = asyncio.ensure_future(CommandServiceStub(stage.channel).GetCommand(request))
-    await eventually(lambda: bool(stage.server._commands._settlements))
+    await eventually(lambda: bool(stage.server.parts.commands._settlements))
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     await stage.server.drain_and_stop(8.0)

@@ -77,9 +77,9 @@ async def test_a_certified_client_is_served_and_named(served: Theatre, made: Cer
         assert (await policy.run()).run.run_id == "run-1"
         done = await policy.submit(fresh_command(served), wait=True)
         assert done.state == 2
-    names = {peer.name.partition(" ")[2] for peer in served.server.connections.peers}
+    names = {peer.name.partition(" ")[2] for peer in served.server.parts.connections.peers}
     assert names == {"cn=client"}
-    await served.server._recorder.flush(5.0)
+    await served.server.parts.recorder.flush(5.0)
     (row,) = (await served.journal.list_audit(AuditQuery())).rows
     assert row.entry.peer.startswith("ipv4:127.0.0.1:")
     assert row.entry.peer.endswith(" cn=client")
@@ -172,15 +172,15 @@ async def test_another_client_ca(served: Theatre, made: Certificates) -> None:
 
 async def test_a_reload_takes_all_or_nothing(served: Theatre, made: Certificates, tmp_path: Path) -> None:
     """With certificates that cannot be used nothing of the new settings comes into force."""
-    settings = served.server._settings
+    settings = served.server.parts.settings
     wanted = replace(settings, control=replace(settings.control, tls_certificate=str(tmp_path / "no"), max_streams=7))
     with pytest.raises(EsperdError, match="TLS files cannot be used"):
         served.server.prepare(wanted)
-    assert served.server.connections.max_streams == settings.control.max_streams
+    assert served.server.parts.connections.max_streams == settings.control.max_streams
     files = made.server("renewed")
     control = replace(wanted.control, tls_certificate=str(files.certificate), tls_private_key=str(files.private_key))
     served.server.prepare(replace(settings, control=control))()
-    assert served.server.connections.max_streams == 7
+    assert served.server.parts.connections.max_streams == 7
     assert await shown_certificate(served) == files.certificate.read_text()
 
 
@@ -195,10 +195,10 @@ async def test_files_that_change_on_disk(directory: Path, made: Certificates) ->
         assert await shown_certificate(stage) == (made.directory / "renewed.pem").read_text()
         (made.directory / "moving.key").unlink()
         watch.look()
-        assert stage.server.conditions.now.parts["tls"] is False
+        assert stage.server.parts.conditions.now.parts["tls"] is False
         async with client(stage, made.client()) as still:
             await still.run()
-        await stage.server._recorder.flush(5.0)
+        await stage.server.parts.recorder.flush(5.0)
         page = await stage.journal.list_history(HistoryQuery(), 100)
         kinds = [row.record.kind for row in page.rows if isinstance(row.record, NoticeEvent)]
     assert {"tls.reloaded", "tls.refused", "tls.expiring"} <= set(kinds)
