@@ -5,7 +5,8 @@ nothing of what any method does.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -20,6 +21,7 @@ from esperd.control.gate import Gate
 from esperd.control.pacing import MESSAGE_UNITS, CallMeter, Pacer
 from esperd.control.peer import peer_of, source_of
 from esperd.control.rates import OPENING, Rates
+from esperd.control.room import Room
 from esperd.control.validation import decode, parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.method_policy import MethodPolicy
@@ -56,6 +58,7 @@ class Entrance(grpc.GenericRpcHandler):
         self._connections = connections
         self._rates = rates
         self._log = log
+        self._room = Room()
         self._handlers = {route.method: self._handler(route) for route in routes}
         self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._refuse_unknown)
 
@@ -96,9 +99,10 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 call = Call(route.method, self._peer(context))
-                await pacer.admit()
-                self._rates.take(route.method, source_of(call.peer))
-                return (await handler(call, parse(request, data))).SerializeToString()
+                with self._room.hold(len(data), is_urgent=policy.urgent):
+                    await pacer.admit()
+                    self._rates.take(route.method, source_of(call.peer))
+                    return (await handler(call, parse(request, data))).SerializeToString()
             except Exception as fault:  # noqa: BLE001 - leaves as a status
                 return await self._abort(context, route.method, fault)
 
@@ -110,14 +114,15 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 peer = self._peer(context)
-                if policy.urgent:
-                    self._meter.count(1.0)
-                else:
-                    await self._pacer.admit()
-                verified = await self._verified(route, policy, data, Call(route.method, peer))
-                call = Call(route.method, peer, verified)
-                with self._gate.noting(policy, verified, call):
-                    return (await handler(call, verified.payload)).SerializeToString()
+                with self._room.hold(len(data), is_urgent=policy.urgent):
+                    if policy.urgent:
+                        self._meter.count(1.0)
+                    else:
+                        await self._pacer.admit()
+                    verified = await self._verified(route, policy, data, Call(route.method, peer))
+                    call = Call(route.method, peer, verified)
+                    with self._gate.noting(policy, verified, call):
+                        return (await handler(call, verified.payload)).SerializeToString()
             except Exception as fault:  # noqa: BLE001 - leaves as a status
                 return await self._abort(context, route.method, fault)
 
@@ -145,7 +150,7 @@ class Entrance(grpc.GenericRpcHandler):
             with self._connections.open_stream(route.method, peer) as stream:
                 await handler(Call(route.method, peer, None, stream), request, partial(self._send, context, stream))
 
-        await self._translated(context, policy.method, serve())
+        await self._translated(context, policy.method, serve(), len(data))
 
     async def _serve_session(self, route: Route, policy: MethodPolicy, _: object, context: Context) -> None:
         handler = cast(SessionHandler, route.handler)
@@ -183,10 +188,13 @@ class Entrance(grpc.GenericRpcHandler):
 
     # Errors
 
-    async def _translated(self, context: Context, method: str, work: Awaitable[None]) -> None:
-        """Run a handler; what it raises leaves as a status."""
+    async def _translated(
+        self, context: Context, method: str, work: Coroutine[Any, Any, None], num_bytes: int = 0
+    ) -> None:
+        """Run a handler, if there is room for it; what it raises leaves as a status."""
         try:
-            await work
+            with closing(work), self._room.hold(num_bytes, is_urgent=False):
+                await work
         except Exception as fault:  # noqa: BLE001 - leaves as a status
             await self._abort(context, method, fault)
 
