@@ -15,7 +15,7 @@ from esper.leyline.v1.vocabulary_pb2 import COMMAND_STATE_APPLIED, SEED_OPERATIO
 from esperd.cli.keys import make_key_pair
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
-from tests.integration.daemon.test_reload import Tls, tls_address
+from tests.integration.daemon.tls import Tls, tls_address
 from tests.interop.conftest import PolicyOf
 from tests.interop.policy_process import PolicyProcess, running
 from tests.interop.proxy import Proxy, proxy

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from click.testing import CliRunner, Result
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
 from esper.client.errors import Unreachable
+from esper.ctl.main import main
 from esper.leyline.v1.run_service_pb2 import GetRunResponse
 from esper.leyline.v1.vocabulary_pb2 import TrainerPhase
 
@@ -119,6 +122,13 @@ class DaemonProcess:
                     await asyncio.sleep(0.02)
             yield client
 
+    async def ctl(self, *arguments: object, key: Path | None = None, code: int = 0) -> Result:
+        """Type a command of esperctl beside it, with the operator's key or another, and look at its exit code."""
+        whole = ["-a", self.address, "--key", str(key or self.key_file), *map(str, arguments)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, whole)
+        assert result.exit_code == code, result.output
+        return result
+
     async def until_logged(self, words: str) -> None:
         """Wait until it has written these words."""
         deadline_s = time.monotonic() + START_S
@@ -151,3 +161,10 @@ async def until_phase(client: AsyncClient, *phases: TrainerPhase) -> GetRunRespo
             return answer
         assert time.monotonic() < deadline_s, f"still {TrainerPhase.Name(answer.run.phase)}"
         await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port

@@ -3,19 +3,7 @@
 import asyncio
 import json
 
-from click.testing import CliRunner, Result
-from esper.ctl.main import main
-
 from tests.integration.daemon.conftest import StartDaemon
-from tests.integration.daemon.process import DaemonProcess
-
-
-async def ctl(daemon: DaemonProcess, *arguments: str, code: int = 0) -> Result:
-    """Type one command, and look at its exit code."""
-    whole = ["-a", daemon.address, "--key", str(daemon.key_file), *arguments]
-    result = await asyncio.to_thread(CliRunner().invoke, main, whole)
-    assert result.exit_code == code, result.output
-    return result
 
 
 async def test_an_administrators_day(start_daemon: StartDaemon) -> None:
@@ -23,41 +11,41 @@ async def test_an_administrators_day(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("log.format=json")
     file = daemon.folder / "esperd.toml"
     async with daemon.client() as client:
-        shown = (await ctl(daemon, "config", "show")).stdout
+        shown = (await daemon.ctl("config", "show")).stdout
         assert 'run.task = "tiny_task:build"' in shown
-        rows = (await ctl(daemon, "config", "show", "--origin", "log", "run.task", "control.max_streams")).stdout
+        rows = (await daemon.ctl("config", "show", "--origin", "log", "run.task", "control.max_streams")).stdout
         assert len(rows.splitlines()) == 5
         assert f'run.task             "tiny_task:build"  {file}' in rows
         assert 'log.format           "json"             command line' in rows
-        assert "no setting is called run.tusk" in (await ctl(daemon, "config", "show", "run.tusk", code=1)).stderr
+        assert "no setting is called run.tusk" in (await daemon.ctl("config", "show", "run.tusk", code=1)).stderr
 
-        assert "no setting has changed" in (await ctl(daemon, "config", "reload")).stdout
+        assert "no setting has changed" in (await daemon.ctl("config", "reload")).stdout
         file.write_text(file.read_text() + "[control]\nmax_streams = 9\n[checkpoints]\nkeep = 9\n")
-        done = (await ctl(daemon, "config", "reload", "--reason", "more streams")).stdout
+        done = (await daemon.ctl("config", "reload", "--reason", "more streams")).stdout
         assert done == ("applied:\n  control.max_streams: 256 -> 9\ntakes a restart:\n  checkpoints.keep: 3 -> 9\n")
         good = file.read_text()
         file.write_text(good + "nonsense = 1\n[log]\nlevel = 'loud'\n")
-        refused = (await ctl(daemon, "config", "reload", code=1)).stderr
+        refused = (await daemon.ctl("config", "reload", code=1)).stderr
         assert "nothing was applied" in refused
         assert "there is" in refused or "no key nonsense" in refused
         assert "level = 'loud' must be one of" in refused
         file.write_text(good)
 
-        assert "the log's level is debug now; it was info" in (await ctl(daemon, "log-level", "debug")).stdout
+        assert "the log's level is debug now; it was info" in (await daemon.ctl("log-level", "debug")).stdout
         watch = client.watch_state()
         await anext(watch)
-        streams = (await ctl(daemon, "connections")).stdout
+        streams = (await daemon.ctl("connections")).stdout
         assert "WatchState" in streams
-        assert json.loads((await ctl(daemon, "connections", "-o", "json")).stdout)["peers"][0]["peer"] == "unix:"
+        assert json.loads((await daemon.ctl("connections", "-o", "json")).stdout)["peers"][0]["peer"] == "unix:"
         await watch.aclose()
 
-        dump = (await ctl(daemon, "diag", "dump", "--reason", "it is slow")).stdout
+        dump = (await daemon.ctl("diag", "dump", "--reason", "it is slow")).stdout
         for title in ("daemon", "run", "queues", "threads", "tasks", "configuration", "journal"):
             assert f"\n== {title}\n" in dump
         assert "control.max_streams = 9  # reload" in dump
-        notices = (await ctl(daemon, "diag", "dump", "-o", "json")).stdout
+        notices = (await daemon.ctl("diag", "dump", "-o", "json")).stdout
         assert json.loads(notices)["sections"][0]["title"] == "daemon"
-        assert "calls and streams have 10 s to end" in (await ctl(daemon, "drain", "--reason", "night")).stdout
+        assert "calls and streams have 10 s to end" in (await daemon.ctl("drain", "--reason", "night")).stdout
     assert await asyncio.to_thread(daemon.wait) == 0
     for reason in ("more streams", "it is slow", "night"):
         assert f'"reason": "{reason}"' in daemon.log

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-from click.testing import CliRunner
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError
 from esper.client.signing import sign
-from esper.ctl.main import main
 from esper.leyline.v1 import command_pb2, command_service_pb2
 from esper.leyline.v1.command_service_pb2_grpc import CommandServiceStub
 from esper.leyline.v1.vocabulary_pb2 import LEASE_MODE_STEER, TRAINER_PHASE_TRAINING
@@ -42,11 +40,9 @@ def admin_file(folder: Path) -> Path:
     return path
 
 
-def esperctl(daemon: DaemonProcess, key: Path, *arguments: object, status: int = 0) -> str:
+async def esperctl(daemon: DaemonProcess, key: Path, *arguments: object, code: int = 0) -> str:
     """Type a command beside the daemon; returns what it says on both streams."""
-    result = CliRunner().invoke(main, ["-a", daemon.address, "--key", str(key), *map(str, arguments)])
-    assert result.exit_code == status, result.output
-    return result.output
+    return (await daemon.ctl(*arguments, key=key, code=code)).output
 
 
 def key_id_of(path: Path) -> str:
@@ -82,17 +78,15 @@ async def test_rotation_under_load_without_one_failed_call(
         for round_number in range(2):
             old, fresh = current[-1], folder / f"operator-{round_number}.toml"
             rotate = ("keys", "rotate", key_id_of(old), "--client-file", fresh, "--overlap-hours", "1")
-            told = await asyncio.to_thread(esperctl, daemon, admin_file, *rotate)
+            told = await esperctl(daemon, admin_file, *rotate)
             assert "the daemon has read it" in told
             await progress()
             current.append(fresh)
             await progress(50)
-            await asyncio.to_thread(
-                esperctl, daemon, admin_file, "keys", "revoke", key_id_of(old), "--reason", "rotated"
-            )
+            await esperctl(daemon, admin_file, "keys", "revoke", key_id_of(old), "--reason", "rotated")
             await progress()
         stop.set()
-    listed = esperctl(daemon, admin_file, "keys", "list")
+    listed = await esperctl(daemon, admin_file, "keys", "list")
     assert [line.split()[0] for line in listed.splitlines() if "revoked" in line] == [
         key_id_of(path) for path in current[:2]
     ]
@@ -110,10 +104,10 @@ async def test_a_client_takes_the_successor_from_its_file(
         await until_phase(client, TRAINER_PHASE_TRAINING)
         await client.submit(CHECK)
         old = key_id_of(daemon.key_file)
-        await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "rotate", old, "--client-file", fresh)
+        await esperctl(daemon, admin_file, "keys", "rotate", old, "--client-file", fresh)
         fresh.rename(daemon.key_file)
         await client.submit(CHECK)
-        await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "revoke", old)
+        await esperctl(daemon, admin_file, "keys", "revoke", old)
         await asyncio.gather(*(client.submit(CHECK) for _ in range(20)))
         async with client.decision_session(LEASE_MODE_STEER, "p", "1"):
             pass
@@ -125,29 +119,25 @@ async def test_what_an_operator_types(start_daemon: StartDaemon, folder: Path, a
     daemon, policy_file = start_daemon(), folder / "policy.toml"
     async with daemon.client() as client:
         await until_phase(client, TRAINER_PHASE_TRAINING)
-
-    def type_in() -> None:
-        new = ("keys", "new", "policy", "--permission", "command", "--client-file")
-        assert "the daemon has read it" in esperctl(daemon, admin_file, *new, policy_file)
-        key_id = key_id_of(policy_file)
-        assert "yes" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
-        assert "lacks admin" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand", "RevokeKey", status=1)
-        assert "CommandService/SubmitCommand" in esperctl(daemon, policy_file, "auth", "can-i")
-        assert "no method Grow" in esperctl(daemon, policy_file, "auth", "can-i", "Grow", status=2)
-        told = esperctl(daemon, policy_file, *new, folder / "mine.toml")
-        assert "goes on with the key ring it has: E-AUTH-013" in told
-        assert "policy-" in esperctl(daemon, admin_file, "keys", "reload").splitlines()[0]
-        another = (*new, folder / "other.toml", "--keyring", folder / "elsewhere.toml")
-        assert "is another: see [control] keyring" in esperctl(daemon, admin_file, *another)
-        assert "E-AUTH-017" in esperctl(daemon, admin_file, "keys", "revoke", "nobody-1", status=1)
-        assert "accepted until" in esperctl(daemon, admin_file, "keys", "retire", key_id)
-        row = next(line for line in esperctl(daemon, admin_file, "keys", "list").splitlines() if key_id in line)
-        assert row.split()[3] == "retiring"
-        assert "retiring" in esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
-        (folder / "run" / "keys.toml").chmod(0o644)
-        assert "it must be 0600" in esperctl(daemon, admin_file, "keys", "reload", status=1)
-
-    await asyncio.to_thread(type_in)
+    new = ("keys", "new", "policy", "--permission", "command", "--client-file")
+    assert "the daemon has read it" in await esperctl(daemon, admin_file, *new, policy_file)
+    key_id = key_id_of(policy_file)
+    assert "yes" in await esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
+    assert "lacks admin" in await esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand", "RevokeKey", code=1)
+    assert "CommandService/SubmitCommand" in await esperctl(daemon, policy_file, "auth", "can-i")
+    assert "no method Grow" in await esperctl(daemon, policy_file, "auth", "can-i", "Grow", code=2)
+    told = await esperctl(daemon, policy_file, *new, folder / "mine.toml")
+    assert "goes on with the key ring it has: E-AUTH-013" in told
+    assert "policy-" in (await esperctl(daemon, admin_file, "keys", "reload")).splitlines()[0]
+    another = (*new, folder / "other.toml", "--keyring", folder / "elsewhere.toml")
+    assert "is another: see [control] keyring" in await esperctl(daemon, admin_file, *another)
+    assert "E-AUTH-017" in await esperctl(daemon, admin_file, "keys", "revoke", "nobody-1", code=1)
+    assert "accepted until" in await esperctl(daemon, admin_file, "keys", "retire", key_id)
+    row = next(line for line in (await esperctl(daemon, admin_file, "keys", "list")).splitlines() if key_id in line)
+    assert row.split()[3] == "retiring"
+    assert "retiring" in await esperctl(daemon, policy_file, "auth", "can-i", "SubmitCommand")
+    (folder / "run" / "keys.toml").chmod(0o644)
+    assert "it must be 0600" in await esperctl(daemon, admin_file, "keys", "reload", code=1)
     await daemon.until_logged("a retiring key is still used")
 
 
@@ -164,8 +154,8 @@ async def test_the_documents_commands(
     for line in lines:
         named = "tamiyo-1a2b3c4d"
         words = [key_id_of(Path("tamiyo.toml")) if word == named else word for word in shlex.split(line)[1:]]
-        await asyncio.to_thread(esperctl, daemon, admin_file, *words)
-    listed = await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "list")
+        await esperctl(daemon, admin_file, *words)
+    listed = await esperctl(daemon, admin_file, "keys", "list")
     assert [line.split()[3] for line in listed.splitlines() if line.startswith("tamiyo-")] == [
         "revoked", "active", "active",
     ]  # fmt: skip
@@ -175,7 +165,7 @@ async def test_a_revocation_survives_a_kill(start_daemon: StartDaemon, folder: P
     """It is durable before it is answered: killed right after, the next start refuses the key, and so does its ring."""
     daemon = start_daemon()
     async with daemon.client() as client, client.decision_session(LEASE_MODE_STEER, "p", "1") as session:
-        await asyncio.to_thread(esperctl, daemon, admin_file, "keys", "revoke", key_id_of(daemon.key_file))
+        await esperctl(daemon, admin_file, "keys", "revoke", key_id_of(daemon.key_file))
         daemon.signal(signal.SIGKILL)
         with pytest.raises(LeylineError):
             async for _ in session:

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from esper.client.aio import AsyncClient
-from esper.ctl.main import main
 from esper.leyline.v1 import vocabulary_pb2 as v
 
 from tests.integration.daemon.process import DaemonProcess
@@ -33,10 +32,7 @@ class Operator:
 
     async def ctl(self, *arguments: str, code: int = 0) -> Result:
         """Type one command, and look at its exit code."""
-        whole = ["-a", self.daemon.address, "--key", str(self.daemon.key_file), *arguments]
-        result = await asyncio.to_thread(CliRunner().invoke, main, whole)
-        assert result.exit_code == code, result.output
-        return result
+        return await self.daemon.ctl(*arguments, code=code)
 
     async def until_step(self, client: AsyncClient, step: int) -> None:
         """Wait until the run has come that far."""

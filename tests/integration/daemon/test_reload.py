@@ -4,11 +4,8 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import json
 import signal
-import socket
 import sqlite3
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +15,9 @@ from esper.client.aio import AsyncClient
 from esper.leyline.v1 import command_pb2
 from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FINISHED, TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING
 
-from tests.certificates import Certificates
 from tests.integration.daemon.conftest import StartDaemon
 from tests.integration.daemon.process import DaemonProcess, until_phase
+from tests.integration.daemon.tls import Tls, replace_file
 
 NUM_RELOADS = 50
 RUNNING = (TRAINER_PHASE_TRAINING, TRAINER_PHASE_VALIDATING)
@@ -51,59 +48,6 @@ class Files:
         """Add settings to the daemon's own configuration, and keys to its ring."""
         replace_file(self.configuration, self.base + settings)
         replace_file(self.keys, self.ring + ring)
-
-
-class Tls:
-    """The certificates of a daemon that serves over TLS as well: two that are good for it, of which it has one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.files = Certificates(folder / "tls")
-        self.files.ca()
-        for name in ("server", "one", "two", "client"):
-            self.files.signed(name)
-        names = ("tls_certificate=tls/server.pem", "tls_private_key=tls/server.key", "tls_client_ca=tls/ca.pem")
-        listen = f'listen=["unix:{folder}/run/leyline.sock", "tls:127.0.0.1:0"]'
-        self.overrides = [f"control.{override}" for override in (listen, *names)]
-
-    def install(self, name: str) -> None:
-        """Put one of the two where the daemon looks."""
-        self.files.install(name, "server")
-
-    def tear(self, name: str) -> None:
-        """Put only a certificate there, without its key."""
-        replace_file(self.files.directory / "server.pem", (self.files.directory / f"{name}.pem").read_text())
-
-    def expected(self, name: str) -> bytes:
-        """The certificate as it is shown."""
-        return ssl.PEM_cert_to_DER_cert((self.files.directory / f"{name}.pem").read_text())
-
-    def shown(self, daemon: DaemonProcess) -> bytes:
-        """The certificate that a new connection is shown now."""
-        context = ssl.create_default_context(cafile=self.files.directory / "ca.pem")
-        context.load_cert_chain(self.files.directory / "client.pem", self.files.directory / "client.key")
-        context.set_alpn_protocols(["h2"])
-        host, port = tls_address(daemon).removeprefix("tls:").split(":")
-        with (
-            socket.create_connection((host, int(port)), timeout=10) as connection,
-            context.wrap_socket(connection, server_hostname=host) as wrapped,
-        ):
-            found = wrapped.getpeercert(binary_form=True)
-        assert found is not None
-        return found
-
-
-def tls_address(daemon: DaemonProcess) -> str:
-    """Where it serves over TLS; the system chose the port."""
-    line = next(line for line in daemon.log.splitlines() if '"addresses"' in line)
-    return next(address for address in json.loads(line)["addresses"] if address.startswith("tls:"))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write beside it and rename over it."""
-    beside = path.with_suffix(".new")
-    beside.write_text(text)
-    beside.chmod(0o600)
-    beside.replace(path)
 
 
 async def in_force(client: AsyncClient) -> Mapping[str, str]:
@@ -271,7 +215,7 @@ class Load:
 
     async def _dials(self, _: AsyncClient) -> None:
         while True:
-            async with AsyncClient(tls_address(self.daemon), tls=self.tls.files.client()) as client:
+            async with self.tls.client(self.daemon) as client:
                 await client.run()
             self._count("dialled")
 

@@ -5,9 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from esper.client.errors import LeylineError
-from esper.ctl.main import main
 from esper.leyline.v1.vocabulary_pb2 import TRAINER_PHASE_FAILED, TRAINER_PHASE_FINISHED, TRAINER_PHASE_TRAINING
 
 from tests.integration.daemon.conftest import StartDaemon
@@ -63,18 +61,11 @@ async def test_a_run_that_lives_is_left_alone(start_daemon: StartDaemon) -> None
 async def test_esperctl_start(start_daemon: StartDaemon) -> None:
     """Says which run began, once it is served; a run that lives is told to be stopped first."""
     daemon = start_daemon("run.num_steps=30")
-
-    async def ctl(*arguments: str) -> Result:
-        whole = ["-a", daemon.address, "--key", str(daemon.key_file), *arguments]
-        return await asyncio.to_thread(CliRunner().invoke, main, whole)
-
     async with daemon.client() as client:
         old = (await until_phase(client, TRAINER_PHASE_FINISHED)).run
-        begun = await ctl("start", "--wait", "--reason", "again")
-        assert begun.exit_code == 0, begun.output
+        begun = await daemon.ctl("start", "--wait", "--reason", "again")
         assert begun.stdout == f"run {(await client.run()).run.run_id}\n"
-        refused = await ctl("start", "--after", old.run_id)
-        assert (refused.exit_code, "E-RUN-009" in refused.stderr) == (1, True)
+        assert "E-RUN-009" in (await daemon.ctl("start", "--after", old.run_id, code=1)).stderr
 
 
 async def test_watches_go_over_to_the_next_run(start_daemon: StartDaemon) -> None:
