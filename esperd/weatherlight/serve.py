@@ -20,6 +20,7 @@ from esperd.config.origin import Configuration
 from esperd.weatherlight.core_dumps import forbid_core_dumps
 from esperd.weatherlight.daemon import Daemon
 from esperd.weatherlight.log import configure_log
+from esperd.weatherlight.open_files import allow_open_files
 from esperd.weatherlight.run_directory import RunDirectory
 from esperd.weatherlight.signals import SignalRecord
 
@@ -42,6 +43,7 @@ def serve(configuration: Configuration, *, new_run: bool = False, export_command
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not settings.control.allow_core_dumps:
         forbid_core_dumps()
+    allow_open_files(settings.control, log)
     directory = RunDirectory(Path(settings.run.directory))
     try:
         first = Daemon(configuration, directory, log, new_run=new_run, export_command=export_command)
