@@ -6,6 +6,9 @@ Event loop only, on the path of every call.
 from typing import Any
 
 MAX_NAME_CHARS = 128
+UNIX = "unix:"
+"""All who come over a Unix socket: a name that one has given its own end says nothing, and would make it many."""
+_UNIX_SCHEMES = ("unix:", "unix-abstract:")
 _NAMES = (
     ("peer_spiffe_id", "id"),
     ("x509_common_name", "cn"),
@@ -20,8 +23,8 @@ _NAMES = (
 def peer_of(context: Any) -> str:
     """`unix:`, `ipv4:127.0.0.1:40020`, or over TLS `ipv4:10.0.0.7:40020 cn=policy-1`."""
     peer: str = context.peer()
-    if peer.startswith("unix:"):
-        return peer
+    if peer.startswith(_UNIX_SCHEMES):
+        return UNIX
     name = certificate_name(context.auth_context())
     return f"{peer} {name}" if name else peer
 

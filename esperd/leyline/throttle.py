@@ -28,6 +28,10 @@ class FailureThrottle:
         standing = self._standing(peer if peer in failures else self._row_of(peer), monotonic_s)
         return max(0.0, (standing + 1.0 - self._capacity) / self._per_s)
 
+    def knows(self, peer: str) -> bool:
+        """Whether the peer has a bucket of its own."""
+        return peer in self._failures
+
     def record_failure(self, peer: str, monotonic_s: float) -> None:
         """Count one failure of the peer."""
         self._forget_refilled(monotonic_s)

@@ -96,7 +96,7 @@ class Verifier:
         parsed = _parse(header)
         bucket = _bucket(peer, parsed)
         wait_s = self._throttle.wait_s(bucket, now_s)
-        if wait_s > 0.0 and not _is_shared(peer):
+        if wait_s > 0.0 and not self._is_shared(peer, bucket):
             raise _throttled(bucket, wait_s)
         if self._keyring is None:
             raise RequestRefused("NO_KEYRING", "no key ring is loaded", _claimed(parsed))
@@ -111,6 +111,10 @@ class Verifier:
             self._throttle.record_failure(bucket, now_s)
             raise
         return self._admit(key, fields, method, payload, permission, now_s)
+
+    def _is_shared(self, peer: str, bucket: str) -> bool:
+        """Whether others fill the bucket too: anybody on a Unix socket, and everybody once there are too many peers."""
+        return peer.startswith("unix:") or not self._throttle.knows(bucket)
 
     def _authenticate(
         self, ring: KeyRing, fields: SignedHeader, header: bytes, payload: bytes, signature: bytes
@@ -219,16 +223,11 @@ def _claimed(parsed: SignedHeader | None) -> str:
     return key_id if len(key_id) <= MAX_NAME_CHARS and key_id.isprintable() else "(not a key id)"
 
 
-def _is_shared(peer: str) -> bool:
-    # Every client of a Unix socket has the same peer name.
-    return peer.startswith("unix:")
-
-
 def _bucket(peer: str, parsed: SignedHeader | None) -> str:
-    # One bucket for all clients of a Unix socket would let one misconfigured client lock the others out, emergencies
-    # included; so there the claimed key has the bucket. Anybody may claim a key, so there its bucket slows only those
-    # who cannot prove it: who holds the key is not locked out by who merely names it.
-    return f"{peer} {_claimed(parsed)}" if _is_shared(peer) else peer
+    # Every client of a Unix socket has the same peer name. One bucket for all of them would let one misconfigured client
+    # lock the others out, emergencies included; so there the claimed key has the bucket. Anybody may claim a key, so its
+    # bucket slows only those who cannot prove it: who holds the key is not locked out by who merely names it.
+    return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer
 
 
 def _throttled(bucket: str, wait_s: float) -> RequestRefused:

@@ -23,6 +23,8 @@ class Context:
     ("peer", "facts", "told"),
     [
         ("unix:", {}, "unix:"),
+        ("unix:/tmp/a%20name%20of%20its%20own", {}, "unix:"),
+        ("unix-abstract:another", {}, "unix:"),
         ("ipv4:127.0.0.1:40020", {"transport_security_type": [b"insecure"]}, "ipv4:127.0.0.1:40020"),
         ("ipv4:10.0.0.7:1", {"x509_common_name": [b"policy-1"]}, "ipv4:10.0.0.7:1 cn=policy-1"),
         (

@@ -76,6 +76,16 @@ def test_unix_peers_share_a_name_but_not_a_bucket() -> None:
     assert desk.verify(desk.sign(key=operator), peer="unix:").key_id == "operator-1"
 
 
+def test_a_flood_from_many_connections_locks_nobody_out() -> None:
+    """More failing peers than are told apart are slowed together; who proves a key is not one of them."""
+    desk = Desk()
+    forged = desk.sign()
+    forged.signature = bytes(32)
+    reasons = [refusal(desk, forged, peer=f"ipv4:127.0.0.1:{port}").reason for port in range(1, 4200)]
+    assert (reasons[0], reasons[-1]) == ("SIGNATURE_INVALID", "AUTH_THROTTLED")
+    assert desk.verify(desk.sign(), peer="ipv4:10.0.0.7:9").key_id == "policy-1"
+
+
 def test_check_3_envelope_present() -> None:
     """Without header or signature there is nothing to check."""
     desk = Desk()

@@ -167,13 +167,13 @@ MUTANTS = (
     Mutant(
         "failures of one peer close the door to all",
         verify,
-        'return f"{peer} {_claimed(parsed)}" if _is_shared(peer) else peer',
+        'return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer',
         'return ""',
     ),
     Mutant(
         "forgeries in a key's name lock its holder out",
         verify,
-        "if wait_s > 0.0 and not _is_shared(peer):",
+        "if wait_s > 0.0 and not self._is_shared(peer, bucket):",
         "if wait_s > 0.0:",
     ),
     Mutant("who keeps failing is never slowed", verify, "self._throttle.record_failure(bucket, now_s)", "pass"),
