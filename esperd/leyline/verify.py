@@ -224,9 +224,9 @@ def _claimed(parsed: SignedHeader | None) -> str:
 
 
 def _bucket(peer: str, parsed: SignedHeader | None) -> str:
-    # Every client of a Unix socket has the same peer name. One bucket for all of them would let one misconfigured client
-    # lock the others out, emergencies included; so there the claimed key has the bucket. Anybody may claim a key, so its
-    # bucket slows only those who cannot prove it: who holds the key is not locked out by who merely names it.
+    # Every client of a Unix socket has the same peer name. One bucket for all of them would let one misconfigured
+    # client lock the others out, emergencies included; so there the claimed key has the bucket. Anybody may claim a
+    # key, so its bucket slows only those who cannot prove it: who merely names it does not lock its holder out.
     return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer
 
 
