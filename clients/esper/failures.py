@@ -8,6 +8,8 @@ from typing import ClassVar, ParamSpec
 
 import click
 
+from esper.text import plain
+
 REFUSED = 1
 UNREACHABLE = 3
 INTERRUPTED = 130
@@ -46,9 +48,9 @@ def run_reporting(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) 
     try:
         action(*args, **kwargs)
     except Unreachable as error:
-        raise NoAnswer(error.message) from error
+        raise NoAnswer(plain(error.message)) from error
     except LeylineError as error:
-        raise Failed(with_violations(error.message, error.violations)) from error
+        raise Failed(plain(with_violations(error.message, error.violations))) from error
     except BrokenPipeError:
         _close_stdout()
         raise SystemExit(0) from None

@@ -14,6 +14,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from esper.text import plain, plain_lines
+
 FORMATS = ("table", "json", "yaml")
 Row = Sequence[object]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +34,7 @@ def as_values(message: Message) -> dict[str, Any]:
 def show(message: Message, output: str, table: Callable[[], str]) -> None:
     """Print a message in the asked form."""
     if output == "table":
-        click.echo(table())
+        click.echo(plain_lines(table()))
     else:
         show_values(as_values(message), output)
 
@@ -97,11 +99,6 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value) if isinstance(value, float) else plain(str(value))
-
-
-def plain(text: str) -> str:
-    """Text without control characters: what others have written must not move the cursor of a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def moment(time: Timestamp) -> str:

@@ -15,6 +15,7 @@ from esper.ctl.output import as_values, confirm, duration, output_option, show_v
 from esper.ctl.tables import place, timeline_line, what
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import command_pb2, run_service_pb2, state_pb2, vocabulary_pb2
+from esper.text import plain
 
 if TYPE_CHECKING:
     from esper.client.sync import Client
@@ -160,7 +161,7 @@ def _settled(client: "Client", plan: _Plan, done: command_pb2.Command) -> run_se
 
 def _tell(plan: _Plan, output: str) -> None:
     if output == "table":
-        click.echo("\n".join(_lines(plan)))
+        click.echo("\n".join(map(plain, _lines(plan))))
     else:
         show_values(_values(plan), output)
 

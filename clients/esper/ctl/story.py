@@ -14,6 +14,7 @@ from esper.ctl.tables import gate_lines
 from esper.ctl.timelines import cause_in_words, is_command, seeds_in_words
 from esper.failures import run_reporting
 from esper.leyline.v1 import command_pb2, state_pb2, state_service_pb2
+from esper.text import plain
 
 if TYPE_CHECKING:
     from esper.client.sync import Client
@@ -49,7 +50,7 @@ def _tell(where: Where, seed_id: str, why: bool, output: str) -> None:
     ]
     rows.sort(key=lambda row: row[0])
     if output == "table":
-        click.echo("\n".join(line for _, lines, _ in rows for line in lines) or "nothing has grown yet")
+        click.echo("\n".join(plain(line) for _, lines, _ in rows for line in lines) or "nothing has grown yet")
     else:
         _print_values([values for _, _, values in rows], output)
 
@@ -62,8 +63,8 @@ def _tell_story(where: Where, seed_id: str, _why: bool, output: str) -> None:
         several = len(facts.timelines) > 1
         for event in happened:
             timeline = f" of timeline {event.timeline}" if several else ""
-            click.echo(f"{_date(event.time_ns)}, step {event.global_step}{timeline}: {event.text}")
-        click.echo(biography.ending(facts))
+            click.echo(plain(f"{_date(event.time_ns)}, step {event.global_step}{timeline}: {event.text}"))
+        click.echo(plain(biography.ending(facts)))
         return
     rows: list[dict[str, Any]] = [
         {"seedId": seed_id, "time": _date(event.time_ns), "globalStep": str(event.global_step),

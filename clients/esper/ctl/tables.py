@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from esper.ctl import words
 from esper.ctl.history import is_on, steps_until
-from esper.ctl.output import columns, count, duration, number, pairs, plain
+from esper.ctl.output import columns, count, duration, number, pairs
 from esper.leyline.v1 import (
     checkpoint_service_pb2,
     command_pb2,
@@ -15,6 +15,7 @@ from esper.leyline.v1 import (
     state_service_pb2,
     vocabulary_pb2,
 )
+from esper.text import plain
 
 _OF_THE_TRAINER = (
     "timeline",
@@ -216,7 +217,8 @@ def sites(found: Iterable[state_pb2.Site]) -> str:
             state = f"seeds {', '.join(site.live_seed_ids)}"
         else:
             state = f"embargoed until step {site.embargoed_until_step}"
-        blocks.append(f"{site.site}  {site.module_type}  {shape} {site.dtype}  {state}, {site.num_fossils} fossils")
+        what = f"{site.site}  {site.module_type}  {shape} {site.dtype}  {state}, {site.num_fossils} fossils"
+        blocks.append(plain(what))
         rows = [
             (
                 f"  {offer.blueprint_id}",

@@ -9,6 +9,7 @@ from esper.ctl.connection import Where
 from esper.ctl.output import columns, echo_message, number, output_option, show
 from esper.failures import run_reporting
 from esper.leyline.v1 import telemetry_service_pb2
+from esper.text import plain
 
 
 @click.command()
@@ -136,7 +137,7 @@ def _print(response: telemetry_service_pb2.StreamTelemetryResponse) -> None:
             click.echo(f"{where}step {series.global_steps[-1]}  {series.name}{slot}  {number(series.values[-1])}")
     for event in frame.events:
         told = f"step {event.global_step}  {event.level.upper()}  {event.event_id}: {event.description}"
-        click.echo(_place(event.timeline) + told)
+        click.echo(plain(_place(event.timeline) + told))
     lost = frame.num_ring_dropped + response.num_frames_dropped
     if lost:
         click.echo(f"lost: {frame.num_ring_dropped} samples, {response.num_frames_dropped} frames", err=True)

@@ -22,6 +22,7 @@ from esper.ctl.connection import Where
 from esper.ctl.output import as_values, count, duration, number
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import run_service_pb2, state_pb2, state_service_pb2, vocabulary_pb2
+from esper.text import plain
 
 if TYPE_CHECKING:
     from esper.client.aio import AsyncClient
@@ -93,7 +94,7 @@ def line(picture: Picture, now_s: float) -> str:
     silent_s = picture.silent_s(now_s)
     if silent_s:
         parts.insert(0, f"stale {silent_s:.0f} s")
-    return " | ".join(parts)
+    return plain(" | ".join(parts))
 
 
 def values(picture: Picture, now_s: float) -> str:

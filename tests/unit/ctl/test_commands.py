@@ -39,6 +39,38 @@ def test_every_read_in_every_form(daemon: SmallDaemon, arguments: tuple[str, ...
         assert yaml.safe_load(result.stdout)
 
 
+EVIL = "fine\x1b[2J\x1b]0;owned\x07\nstep 9  seed 9 FOSSILIZED\x9b1m"
+"""A text that clears a terminal, names its window, and looks like a line of our own."""
+
+
+@pytest.mark.parametrize("arguments", READS, ids=" ".join)
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_what_others_wrote_stays_text(daemon: SmallDaemon, arguments: tuple[str, ...], output: str) -> None:
+    """No reason, name or failure of somebody else moves the cursor of who reads it, nor forges a line of a table."""
+    causing = command_pb2.Command(command_id="c-1", principal="policy", request={"reason": EVIL})
+    daemon.past = [causing]
+    daemon.run.task = daemon.run.failure = daemon.run.stall = EVIL
+    daemon.seeds[0].site = daemon.seeds[0].note = EVIL
+    daemon.sites[0].site = EVIL
+    daemon.stories["1"] = [state_service_pb2.SeedTransition(cause="c-1", global_step=7)]
+    shown = ctl(daemon, *arguments, "-o", output).output
+    assert all(character.isprintable() for character in shown.replace("\n", ""))
+    assert output != "table" or "\nstep 9" not in shown
+
+
+def test_what_is_followed_or_refused_stays_text(daemon: SmallDaemon) -> None:
+    """So do an event of the telemetry and the words of an error."""
+    event = telemetry_service_pb2.TelemetryEvent(event_id="config.reloaded", description=EVIL, level="info")
+    frame = telemetry_service_pb2.TelemetryFrame(events=[event])
+    daemon.frames = [telemetry_service_pb2.StreamTelemetryResponse(frame=frame)]
+    told = ctl(daemon, "telemetry").stdout
+    daemon.refusal = EsperdError("RUN_FAILED", detail=EVIL)
+    told += ctl(daemon, "status").stderr
+    assert told.count("owned") == 2
+    assert all(character.isprintable() for character in told.replace("\n", ""))
+    assert "\nstep 9" not in told
+
+
 def test_json_is_protobuf_json(daemon: SmallDaemon) -> None:
     """Field names and values are those of protobuf's JSON mapping, fields at their default included."""
     found = json.loads(ctl(daemon, "seeds", "-o", "json").stdout)
