@@ -7,18 +7,18 @@ asked of the process goes through the supervisor's port.
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
-from esper.leyline.v1 import admin_service_pb2
+from esper.leyline.v1 import admin_service_pb2 as pb
 
 from esperd.config.fields import describe_settings
 from esperd.config.reloadable import RELOADABLE
 from esperd.control.call import Call, Route, Shape
 from esperd.control.connections import Connections, OpenStream
+from esperd.control.noting import note
 from esperd.control.shown import timestamp
 from esperd.control.supervisor import SettingChange, Supervisor
 from esperd.control.validation import parse
 
 _SERVICE = "/esper.leyline.v1.AdminService/"
-pb = admin_service_pb2
 
 
 class AdminService:
@@ -57,9 +57,9 @@ class AdminService:
             rejected=reloaded.rejected,
         )
 
-    async def get_config(self, _: Call, data: bytes) -> pb.GetConfigResponse:
+    async def get_config(self, call: Call, data: bytes) -> pb.GetConfigResponse:
         """Every setting in force, with its origin."""
-        parse(pb.AdminPayload, data)
+        self._note(call, data)
         configuration = self._supervisor.configuration
         settings = [
             pb.Setting(
@@ -76,7 +76,7 @@ class AdminService:
     async def set_log_level(self, call: Call, data: bytes) -> pb.SetLogLevelResponse:
         """Change the level of the log."""
         asked = parse(pb.SetLogLevelPayload, data)
-        self._log.info("another log level was asked for", principal=call.signer.principal, reason=asked.reason)
+        note(self._log, call, asked.reason)
         return pb.SetLogLevelResponse(previous_level=self._supervisor.set_log_level(asked.level))
 
     async def drain(self, call: Call, data: bytes) -> pb.DrainResponse:
@@ -85,9 +85,9 @@ class AdminService:
         self._supervisor.drain()
         return pb.DrainResponse(drain_s=self._supervisor.configuration.settings.control.drain_s)
 
-    async def list_connections(self, _: Call, data: bytes) -> pb.ListConnectionsResponse:
+    async def list_connections(self, call: Call, data: bytes) -> pb.ListConnectionsResponse:
         """Open streams and peers."""
-        parse(pb.AdminPayload, data)
+        self._note(call, data)
         peers = (
             pb.PeerInfo(peer=peer.name, num_calls=peer.num_calls, last_call_time=timestamp(peer.last_call_unix_s))
             for peer in self._connections.peers
@@ -104,12 +104,7 @@ class AdminService:
         )
 
     def _note(self, call: Call, data: bytes) -> None:
-        """Say in the log who asked for what, and why."""
-        asked = parse(pb.AdminPayload, data)
-        method = call.method.rpartition("/")[2]
-        self._log.info(
-            "asked for by an administrator", method=method, principal=call.signer.principal, reason=asked.reason
-        )
+        note(self._log, call, parse(pb.AdminPayload, data).reason)
 
 
 def _changes(changes: Sequence[SettingChange]) -> list[pb.SettingChange]:

@@ -6,11 +6,12 @@ Event loop only. Knows nothing of files; the keeper of the keys does.
 from collections.abc import Callable, Iterable
 
 import structlog
-from esper.leyline.v1 import admin_service_pb2
+from esper.leyline.v1 import admin_service_pb2 as pb
 
 from esperd.control.call import Call, Route, Shape
 from esperd.control.connections import Connections, OpenStream
 from esperd.control.key_port import KeyPort
+from esperd.control.noting import note
 from esperd.control.shown import key_info, timestamp
 from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
@@ -48,32 +49,32 @@ class KeyService:
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
-        pb = admin_service_pb2
         yield Route(_SERVICE + "ReloadKeys", Shape.UNARY, pb.ReloadKeysRequest, self.reload_keys)
         yield Route(_SERVICE + "ListKeys", Shape.UNARY, pb.ListKeysRequest, self.list_keys)
         yield Route(_SERVICE + "RevokeKey", Shape.UNARY, pb.RevokeKeyRequest, self.revoke_key)
 
-    async def reload_keys(self, _: Call, data: bytes) -> admin_service_pb2.ReloadKeysResponse:
+    async def reload_keys(self, call: Call, data: bytes) -> pb.ReloadKeysResponse:
         """Read the ring again."""
-        parse(admin_service_pb2.AdminPayload, data)
+        note(self._log, call, parse(pb.AdminPayload, data).reason)
         done = self._keys.reload()
-        return admin_service_pb2.ReloadKeysResponse(
+        return pb.ReloadKeysResponse(
             added_key_ids=done.added,
             removed_key_ids=done.removed,
             changed_key_ids=done.changed,
             num_streams_ended=done.num_streams_ended,
         )
 
-    async def list_keys(self, _: Call, data: bytes) -> admin_service_pb2.ListKeysResponse:
+    async def list_keys(self, call: Call, data: bytes) -> pb.ListKeysResponse:
         """Every key with its state and use."""
-        parse(admin_service_pb2.AdminPayload, data)
-        return admin_service_pb2.ListKeysResponse(keys=[self._info(key) for key in self._keys.keys()])  # noqa: SIM118
+        note(self._log, call, parse(pb.AdminPayload, data).reason)
+        return pb.ListKeysResponse(keys=[self._info(key) for key in self._keys.keys()])  # noqa: SIM118
 
-    async def revoke_key(self, _: Call, data: bytes) -> admin_service_pb2.RevokeKeyResponse:
+    async def revoke_key(self, call: Call, data: bytes) -> pb.RevokeKeyResponse:
         """Refuse a key for good."""
-        asked = parse(admin_service_pb2.RevokeKeyPayload, data)
+        asked = parse(pb.RevokeKeyPayload, data)
+        note(self._log, call, asked.reason)
         done = await self._keys.revoke(asked.key_id, asked.reason)
-        return admin_service_pb2.RevokeKeyResponse(key=self._info(done.key), num_streams_ended=done.num_streams_ended)
+        return pb.RevokeKeyResponse(key=self._info(done.key), num_streams_ended=done.num_streams_ended)
 
     def tick(self) -> None:
         """What happens to keys by time alone: they expire, also under open streams, or are used until late."""
@@ -121,7 +122,7 @@ class KeyService:
             event, key_id=key.key_id, principal=key.principal, ends_in_s=None if ends_in_s is None else round(ends_in_s)
         )
 
-    def _info(self, key: Key) -> admin_service_pb2.KeyInfo:
+    def _info(self, key: Key) -> pb.KeyInfo:
         info = key_info(key, self._clock())
         use = self._connections.use_of(key.key_id)
         info.num_requests = use.num_requests

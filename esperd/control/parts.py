@@ -243,6 +243,7 @@ class ControlParts:
             desk=self.desk,
             supervisor=around.supervisor,
             lease_principal=lambda: self.sessions.lease_principal,
+            log=around.log,
         )
         yield CommandService(
             desk=self.desk,

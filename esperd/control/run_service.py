@@ -5,6 +5,7 @@ Event loop only.
 
 from collections.abc import Callable, Iterable
 
+import structlog
 from esper.leyline.v1 import run_service_pb2, state_pb2
 
 from esperd.bridge.bridge import TrainerPort
@@ -14,6 +15,7 @@ from esperd.control.call import Call, Route, Shape
 from esperd.control.command_desk import CommandDesk, Origin, Submission
 from esperd.control.command_messages import command_message
 from esperd.control.histories import read_all
+from esperd.control.noting import note
 from esperd.control.pages import page_size
 from esperd.control.supervisor import Supervisor
 from esperd.control.validation import parse
@@ -41,6 +43,7 @@ class RunService:
         desk: CommandDesk,
         supervisor: Supervisor,
         lease_principal: Callable[[], str],
+        log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`supervisor` begins runs; `lease_principal` names the steering policy's principal."""
         self._port = port
@@ -48,6 +51,7 @@ class RunService:
         self._desk = desk
         self._supervisor = supervisor
         self._lease_principal = lease_principal
+        self._log = log
 
     def routes(self) -> Iterable[Route]:
         """What this service serves."""
@@ -86,9 +90,10 @@ class RunService:
             runs=runs[start:end], next_page_token=str(end) if end < len(runs) else ""
         )
 
-    async def start_run(self, _: Call, data: bytes) -> run_service_pb2.StartRunResponse:
+    async def start_run(self, call: Call, data: bytes) -> run_service_pb2.StartRunResponse:
         """Have the process begin another run once this call is answered."""
         asked = parse(run_service_pb2.StartRunPayload, data)
+        note(self._log, call, asked.reason)
         run = self._port.snapshot().run
         if asked.after_run_id != run.run_id:
             raise EsperdError("RUN_CHANGED", run_id=run.run_id, expected=asked.after_run_id)

@@ -108,6 +108,7 @@ class ControlServer:
             "calls that had to wait so far": self.parts.pacer.num_delayed,
             "calls refused for the load so far": self.parts.pacer.num_refused,
             "open streams": self.parts.connections.num_streams,
+            "commands without an outcome": self.parts.commands.num_open,
             "rows for the journal": self.parts.recorder.num_waiting,
         }
 

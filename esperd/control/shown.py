@@ -304,6 +304,21 @@ def metric_series(samples: Sequence[Sample]) -> list[telemetry_service_pb2.Metri
     ]
 
 
+def key_info(key: Key, now_unix_s: float) -> admin_service_pb2.KeyInfo:
+    """A key as it is at a time, without its secret, and without what it has done."""
+    info = admin_service_pb2.KeyInfo(
+        key_id=key.key_id,
+        principal=key.principal,
+        permissions=[wire(permission) for permission in sorted(key.permissions)],
+        state=key.state(now_unix_s),
+    )
+    if key.not_before_unix_s is not None:
+        info.not_before.CopyFrom(timestamp(key.not_before_unix_s))
+    if key.not_after_unix_s is not None:
+        info.not_after.CopyFrom(timestamp(key.not_after_unix_s))
+    return info
+
+
 def telemetry_series(series: Series) -> telemetry_service_pb2.TelemetrySeries:
     """What was looked up of one series."""
     return telemetry_service_pb2.TelemetrySeries(
@@ -383,18 +398,3 @@ def _offer(view: BlueprintOffer) -> state_pb2.BlueprintOffer:
     return state_pb2.BlueprintOffer(
         blueprint_id=view.blueprint_id, tier=wire(view.tier), risk=view.risk, cost=_cost(view.cost)
     )
-
-
-def key_info(key: Key, now_unix_s: float) -> admin_service_pb2.KeyInfo:
-    """A key as it is at a time, without its secret, and without what it has done."""
-    info = admin_service_pb2.KeyInfo(
-        key_id=key.key_id,
-        principal=key.principal,
-        permissions=[wire(permission) for permission in sorted(key.permissions)],
-        state=key.state(now_unix_s),
-    )
-    if key.not_before_unix_s is not None:
-        info.not_before.CopyFrom(timestamp(key.not_before_unix_s))
-    if key.not_after_unix_s is not None:
-        info.not_after.CopyFrom(timestamp(key.not_after_unix_s))
-    return info

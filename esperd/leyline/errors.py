@@ -107,7 +107,7 @@ _ROWS = (
     ("E-SRV-002", "JOURNAL_UNAVAILABLE", "UNAVAILABLE", "The journal cannot be written: {detail}.", "Free disk space; the command was not accepted, so send it again."),
     ("E-SRV-003", "TRAINER_NOT_RUNNING", "UNAVAILABLE", "The trainer is not running ({phase}).", "Restart the daemon to go on with a run that failed; begin another with esperctl start."),
     ("E-SRV-004", "SLOW_CONSUMER", "RESOURCE_EXHAUSTED", "The stream was read too slowly; revision {revision} was the last one sent.", "Read faster, or resume from that revision, or watch with LATEST."),
-    ("E-SRV-005", "REVISION_COMPACTED", "OUT_OF_RANGE", "The resume token is older than revision {floor}.", "Watch again without a token, or with on_gap RESNAPSHOT."),
+    ("E-SRV-005", "REVISION_COMPACTED", "OUT_OF_RANGE", "The resume token is older than revision {floor}.", "Watch again without a token, or let it begin anew on a gap (resnapshot_on_gap, restart_on_gap)."),
     ("E-SRV-006", "RESUME_TOKEN_INVALID", "INVALID_ARGUMENT", "The resume token cannot be read.", "Pass the token exactly as it came."),
     ("E-SRV-007", "TOO_MANY_STREAMS", "RESOURCE_EXHAUSTED", "{limit} streams are open.", "Close one, or wait for the time in RetryInfo."),
     ("E-SRV-008", "PAGE_TOKEN_INVALID", "INVALID_ARGUMENT", "The page token cannot be read.", "Start again without a token."),

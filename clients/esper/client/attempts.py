@@ -24,10 +24,10 @@ class Attempts:
     """The attempts of one call until its deadline.
 
     A refusal for a stale epoch or clock is answered by signing again, once each; so is one for the key, if its file
-    holds another by now. A refusal that names a time to wait
-    is waited for. A signed call whose connection broke is sent again, because nobody knows whether it arrived and its
-    request_id makes that harmless; a read fails at once. A call to which the daemon may take minutes is tried again no
-    longer than any other: a daemon that has gone is told of in seconds.
+    holds another by now. A refusal that names a time to wait is waited for. A signed call whose connection broke is
+    sent again, because nobody knows whether it arrived and its request_id makes that harmless; a read fails at once. A
+    call to which the daemon may take minutes is tried again no longer than any other: a daemon that has gone is told of
+    in seconds.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class Commands(Caller):
 
     def command(self, command_id: str, *, wait_s: float = 0.0) -> Command:
         """One command; waits at most `wait_s` (and at most 20 s) for its outcome."""
-        return (self._carry_out(plans.command(command_id, wait_s))).command
+        return self._carry_out(plans.command(command_id, wait_s)).command
 
     def commands(
         self,
@@ -46,7 +46,7 @@ class Commands(Caller):
         """
         patience = self._patience(timeout_s)
         plan = plans.submit(command, self._signer.new_id)
-        accepted = (self._carry_out(plan, timeout_s)).command
+        accepted = self._carry_out(plan, timeout_s).command
         return self.outcome(accepted, timeout_s=patience.remaining_s()) if wait else accepted
 
     def outcome(self, command: Command, *, timeout_s: float | None = None) -> Command:
@@ -101,7 +101,7 @@ class Commands(Caller):
 
     def cancel(self, command_id: str, reason: str) -> Command:
         """Take back a command that has not taken effect."""
-        return (self._carry_out(plans.cancel(command_id, reason))).command
+        return self._carry_out(plans.cancel(command_id, reason)).command
 
     def watch_commands(
         self,

@@ -46,4 +46,4 @@ class Runs(Caller):
 
     def stop_run(self, reason: str, *, request_id: str = "") -> Command:
         """End the current run at the next safe point; the daemon stays up."""
-        return (self._carry_out(plans.stop_run(reason, request_id or self._signer.new_id()))).command
+        return self._carry_out(plans.stop_run(reason, request_id or self._signer.new_id())).command
