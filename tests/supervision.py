@@ -1,13 +1,20 @@
 """The process around a control plane, for tests and benchmarks that serve one without a daemon."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+import structlog
+
 from esperd.config.fields import describe_settings
 from esperd.config.origin import DEFAULT, SET_LOG_LEVEL, Configuration
 from esperd.config.settings import Settings
+from esperd.control.identity import ServerIdentity
 from esperd.control.supervisor import DiagnosticSection, Reloaded
+from esperd.leyline.verify import Verifier
+from esperd.weatherlight.key_keeper import KeyKeeper
 
 
 def default_configuration() -> Configuration:
@@ -43,3 +50,25 @@ class RecordingSupervisor:
 
     async def diagnose(self) -> tuple[DiagnosticSection, ...]:
         return (DiagnosticSection("stage", "all is well"),)
+
+
+def open_keys(directory: Path, identity: ServerIdentity, end_streams: Callable[[], int]) -> tuple[Verifier, KeyKeeper]:
+    """A verifier, and the keeper of its keys: those of `keys.toml` in the directory, if it is there."""
+    ring = directory / "keys.toml"
+    verifier = Verifier(
+        keyring=None,
+        audience=identity.server_id,
+        epoch=identity.epoch,
+        wall_clock=time.time,
+        monotonic=time.monotonic,
+    )
+    keys = KeyKeeper(
+        find_ring=lambda: ring if ring.exists() else None,
+        revocations=directory / "revoked-keys.toml",
+        verifier=verifier,
+        end_streams=end_streams,
+        clock=time.time,
+        log=structlog.get_logger(),
+    )
+    keys.open()
+    return verifier, keys

@@ -27,15 +27,13 @@ from esperd.control.parts import Surroundings
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Outcome
 from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
-from esperd.leyline.verify import Verifier
 from esperd.leyline.views import OptimizerGroupView, RunView, Snapshot
 from esperd.leyline.vocabulary import CommandState, Permission, TrainerPhase
 from esperd.oona.journal import Journal
 from esperd.oona.memory_journal import MemoryJournal
 from esperd.oona.sqlite_journal import SqliteJournal
-from esperd.weatherlight.key_keeper import KeyKeeper
 from esperd.weatherlight.serve import SWITCH_INTERVAL_S
-from tests.supervision import RecordingSupervisor
+from tests.supervision import RecordingSupervisor, open_keys
 
 ResultT = TypeVar("ResultT")
 
@@ -81,25 +79,14 @@ async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[s
         directory = Path(name)
         key = new_key("bench", [p for p in Permission if p is not Permission.UNSPECIFIED], time.time())
         journal: Journal = await SqliteJournal.open(directory / "journal.db") if durable else MemoryJournal()
-        epoch = secrets.token_bytes(16)
+        identity = ServerIdentity(SERVER_ID, secrets.token_bytes(16), "bench", "bench")
         append_key(directory / "keys.toml", key)
-        verifier = Verifier(
-            keyring=None, audience=SERVER_ID, epoch=epoch, wall_clock=time.time, monotonic=time.monotonic
-        )
-        keys = KeyKeeper(
-            find_ring=lambda: directory / "keys.toml",
-            revocations=directory / "revoked-keys.toml",
-            verifier=verifier,
-            end_streams=lambda: server.parts.key_service.end_refused_streams(),
-            clock=time.time,
-            log=structlog.get_logger(),
-        )
-        keys.open()
+        verifier, keys = open_keys(directory, identity, lambda: server.parts.key_service.end_refused_streams())
         around = Surroundings(
             port=bridge,
             journal=journal,
             verifier=verifier,
-            identity=ServerIdentity(SERVER_ID, epoch, "bench", "bench"),
+            identity=identity,
             supervisor=RecordingSupervisor(),
             keys=keys,
             clock=time.time,

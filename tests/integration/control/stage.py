@@ -10,16 +10,20 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 import structlog
+from click.testing import CliRunner, Result
 from esper.client.credentials import Credentials
+from esper.client.errors import LeylineError
 from esper.client.signing import sign
+from esper.ctl.main import main
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1 import envelope_pb2
 
@@ -60,8 +64,7 @@ from esperd.leyline.vocabulary import (
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.records import CommandRecord
 from esperd.oona.sqlite_journal import SqliteJournal
-from esperd.weatherlight.key_keeper import KeyKeeper
-from tests.supervision import RecordingSupervisor
+from tests.supervision import RecordingSupervisor, open_keys
 
 COST = Cost(100, 1000, 2000, 400)
 SECRETS = {name: secrets.token_bytes(32) for name in ("admin", "operator", "policy", "rival", "reader", "old")}
@@ -253,6 +256,18 @@ class Theatre:
     def request_id(self) -> str:
         return f"request-{next(self._numbers)}"
 
+    async def ctl(self, *arguments: str) -> Result:
+        """`esperctl` in a thread of its own, as a process would be."""
+        whole = ["-a", self.address, *arguments]
+        return await asyncio.to_thread(CliRunner().invoke, main, whole, catch_exceptions=False)
+
+
+async def reason_of(call: Awaitable[Any]) -> str:
+    """Why a call of the SDK is refused."""
+    with pytest.raises(LeylineError) as caught:
+        await call
+    return caught.value.reason
+
 
 async def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait for something that another thread or task brings about."""
@@ -293,26 +308,10 @@ async def open_stage(
     await journal.append(run_started(bridge.snapshot().run, settings, revision=5))
     await journal.accept(earlier or ())
     await journal.settle(settled, time.time())
-    ring_path = directory / "keys.toml"
     if ring is not None:
-        write_private_text(ring_path, ring)
-    verifier = Verifier(
-        keyring=None,
-        audience=identity.server_id,
-        epoch=identity.epoch,
-        wall_clock=time.time,
-        monotonic=time.monotonic,
-    )
+        write_private_text(directory / "keys.toml", ring)
+    verifier, keys = open_keys(directory, identity, lambda: server.parts.key_service.end_refused_streams())
     trainer = ScriptedTrainer(bridge)
-    keys = KeyKeeper(
-        find_ring=lambda: ring_path if ring_path.exists() else None,
-        revocations=directory / "revoked-keys.toml",
-        verifier=verifier,
-        end_streams=lambda: server.parts.key_service.end_refused_streams(),
-        clock=time.time,
-        log=structlog.get_logger(),
-    )
-    keys.open()
     supervisor = RecordingSupervisor()
     around = Surroundings(
         port=bridge,

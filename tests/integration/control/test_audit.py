@@ -6,10 +6,8 @@ import sqlite3
 
 import grpc
 import pytest
-from click.testing import CliRunner, Result
 from esper.client.aio import AsyncClient
 from esper.client.errors import LeylineError
-from esper.ctl.main import main
 from esper.leyline.v1.emergency_service_pb2 import EmergencySignal, RaiseEmergencyRequest
 from esper.leyline.v1.emergency_service_pb2_grpc import EmergencyServiceStub
 from esper.leyline.v1.vocabulary_pb2 import EMERGENCY_LEVEL_HALT
@@ -17,11 +15,6 @@ from esper.leyline.v1.vocabulary_pb2 import EMERGENCY_LEVEL_HALT
 from tests.integration.control.stage import SUBMIT, Theatre, eventually, fresh_command
 
 RAISE = "/esper.leyline.v1.EmergencyService/RaiseEmergency"
-
-
-async def ctl(stage: Theatre, *arguments: str) -> Result:
-    """`esperctl` in a thread of its own, as a process would be."""
-    return await asyncio.to_thread(CliRunner().invoke, main, ["-a", stage.address, *arguments], catch_exceptions=False)
 
 
 async def commanded(stage: Theatre) -> None:
@@ -113,12 +106,12 @@ async def test_checks_wait_for_each_other(stage: Theatre) -> None:
 async def test_esperctl_audit_list(stage: Theatre) -> None:
     """A table for eyes, JSON for scripts; an unproven caller is shown by the key it claimed."""
     await commanded(stage)
-    table = (await ctl(stage, "audit", "list")).stdout
+    table = (await stage.ctl("audit", "list")).stdout
     assert "SubmitCommand  PERMISSION_REQUIRED" in table
-    found = json.loads((await ctl(stage, "audit", "list", "--refused", "--limit", "1", "-o", "json")).stdout)
+    found = json.loads((await stage.ctl("audit", "list", "--refused", "--limit", "1", "-o", "json")).stdout)
     assert [entry["decision"] for entry in found["entries"]] == ["KEY_NOT_ACTIVE"]
-    assert "more with --page-token" in (await ctl(stage, "audit", "list", "--limit", "1")).stdout
-    assert (await ctl(stage, "audit", "list", "--principal", "nobody")).stdout == "nothing was tried\n"
+    assert "more with --page-token" in (await stage.ctl("audit", "list", "--limit", "1")).stdout
+    assert (await stage.ctl("audit", "list", "--principal", "nobody")).stdout == "nothing was tried\n"
 
 
 async def test_esperctl_audit_verify(stage: Theatre) -> None:
@@ -126,12 +119,12 @@ async def test_esperctl_audit_verify(stage: Theatre) -> None:
     await commanded(stage)
     async with AsyncClient(stage.address) as client:
         rows = (await client.audit_entries()).entries
-    whole = await ctl(stage, "audit", "verify", "--noted", rows[1].row_hash.hex())
+    whole = await stage.ctl("audit", "verify", "--noted", rows[1].row_hash.hex())
     assert (whole.exit_code, rows[0].row_hash.hex() in whole.stdout) == (0, True)
-    cut = await ctl(stage, "audit", "verify", "--noted", "ab" * 32)
+    cut = await stage.ctl("audit", "verify", "--noted", "ab" * 32)
     assert (cut.exit_code, "cut off" in cut.stderr) == (1, True)
     forge(stage)
-    broken = await ctl(stage, "audit", "verify")
+    broken = await stage.ctl("audit", "verify")
     assert (broken.exit_code, "broken at row 2" in broken.stderr) == (1, True)
 
 

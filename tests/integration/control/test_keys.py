@@ -22,7 +22,7 @@ from esperd.leyline.private_files import write_private_text
 from esperd.leyline.revocations import read_revocations
 from esperd.leyline.vocabulary import Permission
 from esperd.oona.records import AuditQuery
-from tests.integration.control.stage import RING, SECRETS, Theatre, eventually, open_stage
+from tests.integration.control.stage import RING, SECRETS, Theatre, eventually, open_stage, reason_of
 
 PAUSE = command_pb2.AdaptationCommand(run_control=command_pb2.CommandRunControl(action=1))
 POLICIES = read_method_policies()
@@ -47,13 +47,6 @@ async def tcp_stage(directory: Path) -> AsyncIterator[Theatre]:
     listen = (f"unix:{directory}/leyline.sock", "127.0.0.1:0")
     async with open_stage(directory, control=ControlSettings(listen=listen)) as theatre:
         yield theatre
-
-
-async def reason_of(awaitable: Any) -> str:
-    """Why it is refused."""
-    with pytest.raises(LeylineError) as caught:
-        await awaitable
-    return caught.value.reason
 
 
 async def end_of(stream: AsyncIterator[Any]) -> LeylineError:

@@ -1,23 +1,15 @@
 """Looking up telemetry over the wire and on the command line."""
 
-import asyncio
 import json
 import math
 
 import pytest
-from click.testing import CliRunner, Result
 from esper.client.aio import AsyncClient
 from esper.client.errors import LeylineError
-from esper.ctl.main import main
 
 from tests.integration.control.stage import Theatre, eventually
 
 LOSS, ALPHA = "tolaria.step.loss", "kasmina.seed.alpha"
-
-
-async def ctl(stage: Theatre, *arguments: str) -> Result:
-    """`esperctl` in a thread of its own, as a process would be."""
-    return await asyncio.to_thread(CliRunner().invoke, main, ["-a", stage.address, *arguments], catch_exceptions=False)
 
 
 async def kept(stage: Theatre, name: str, slot: int, step: int) -> None:
@@ -85,11 +77,11 @@ async def test_esperctl_telemetry_query(stage: Theatre) -> None:
     await trained(stage)
     stage.bridge.emit((LOSS, 0, 101, math.nan, 101))
     await kept(stage, LOSS, 0, 101)
-    table = (await ctl(stage, "telemetry", "--query", "--buckets", "2", LOSS)).stdout.splitlines()
+    table = (await stage.ctl("telemetry", "--query", "--buckets", "2", LOSS)).stdout.splitlines()
     assert table[0].split() == ["METRIC", "SLOT", "TIMELINE", "STEPS", "SAMPLES", "LEAST", "MEAN", "GREATEST"]
     assert table[1].split() == [LOSS, "1", "1-51", "51", "0.01961", "0.0886", "1"]
-    every = json.loads((await ctl(stage, "telemetry", "--query", "-o", "json")).stdout)
+    every = json.loads((await stage.ctl("telemetry", "--query", "-o", "json")).stdout)
     assert [series["name"] for series in every["series"]] == [ALPHA, LOSS]
-    assert (await ctl(stage, "telemetry", "--query", "--since", "500")).stdout == "nothing is kept of these\n"
-    assert (await ctl(stage, "telemetry", "--since", "5")).exit_code == 2
-    assert (await ctl(stage, "telemetry", "--query", "no.such")).exit_code == 1
+    assert (await stage.ctl("telemetry", "--query", "--since", "500")).stdout == "nothing is kept of these\n"
+    assert (await stage.ctl("telemetry", "--since", "5")).exit_code == 2
+    assert (await stage.ctl("telemetry", "--query", "no.such")).exit_code == 1

@@ -11,7 +11,7 @@ from esper.client.errors import LeylineError
 from esper.leyline.v1.vocabulary_pb2 import LEASE_MODE_STEER
 
 from esperd.config.reloadable import RELOADABLE
-from tests.integration.control.stage import Theatre, fresh_command
+from tests.integration.control.stage import Theatre, fresh_command, reason_of
 
 Effect = Callable[[Theatre, AsyncClient], Awaitable[None]]
 EFFECTS: dict[str, tuple[object, Effect]] = {}
@@ -113,12 +113,6 @@ async def test_its_effect(stage: Theatre, name: str) -> None:
         assert stage.server.parts.settings is before
         swap()
         await effect(stage, client)
-
-
-async def reason_of(call: Awaitable[Any]) -> str:
-    with pytest.raises(LeylineError) as caught:
-        await call
-    return caught.value.reason
 
 
 async def last_reason(call: Callable[[], Awaitable[Any]], num_calls: int = 6) -> str:
