@@ -19,10 +19,10 @@ import click
 import structlog
 
 from esper import numbers
-from esper.address import POLICY_KEYS, TlsPaths, find_target, tls_options
+from esper.address import POLICY_KEYS, Target, TlsPaths, find_target, tls_options
 from esper.failures import run_reporting
 from esper.tamiyo.agent import Agent, Answer
-from esper.tamiyo.decision import PolicyCommand
+from esper.tamiyo.decision import Policy, PolicyCommand
 from esper.tamiyo.policies import UnknownPolicyError, make_policy
 from esper.tamiyo.risk import RiskEngine, RiskSettings
 from esper.tamiyo.runner import Runner, RunnerSettings
@@ -115,27 +115,32 @@ def run(
     def work() -> None:
         target = find_target(address, key, POLICY_KEYS, TlsPaths(tls_ca, tls_cert, tls_key))
         directory.mkdir(parents=True, exist_ok=True)  # fails now, not at the first packet
-        agent = Agent(
-            policy,
-            RiskEngine(risk),
-            principal=target.credentials.principal if target.credentials is not None else "",
-            state_directory=directory,
-            advise=advise,
-            process_id=uuid.uuid4().hex[:12],
-            wall_clock=time.time,
-            monotonic=time.monotonic,
-        )
-        runner = Runner(
-            target,
-            agent,
-            settings,
-            greet=_greeter(policy.name, advise, output),
-            tell=_TELLERS[output],
-            monotonic=time.monotonic,
-        )
-        asyncio.run(runner.run())
+        asyncio.run(_runner(target, policy, RiskEngine(risk), settings, directory, output).run())
 
     run_reporting(work)
+
+
+def _runner(
+    target: Target, policy: Policy, engine: RiskEngine, settings: RunnerSettings, directory: Path, output: str
+) -> Runner:
+    agent = Agent(
+        policy,
+        engine,
+        principal=target.credentials.principal if target.credentials is not None else "",
+        state_directory=directory,
+        advise=settings.advise,
+        process_id=uuid.uuid4().hex[:12],
+        wall_clock=time.time,
+        monotonic=time.monotonic,
+    )
+    return Runner(
+        target,
+        agent,
+        settings,
+        greet=_greeter(policy.name, settings.advise, output),
+        tell=_TELLERS[output],
+        monotonic=time.monotonic,
+    )
 
 
 def default_state_directory() -> Path:
