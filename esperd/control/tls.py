@@ -16,12 +16,14 @@ from typing import Any
 import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from esperd.config.settings import ControlSettings
 from esperd.leyline.errors import EsperdError
 
 MAX_FILE_BYTES = 1 << 20
+MIN_RSA_BITS = 2048
 _FORBIDDEN_MODE = 0o027
 """A private key may be read by its owner and a group, and changed by its owner alone."""
 _SERVER_AUTH = x509.oid.ExtendedKeyUsageOID.SERVER_AUTH
@@ -119,11 +121,15 @@ def read_pair(files: TlsFiles, now_unix_s: float) -> TlsPair:
 
 def _read(path: Path, *, is_private: bool = False) -> bytes:
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        # Without waiting: the loop that reads them must not hang on a pipe that nobody writes to.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _invalid(path, "it is not a regular file")
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from error
+    mode = stat.S_IMODE(status.st_mode)
     if is_private and mode & _FORBIDDEN_MODE:
         raise _invalid(path, f"its mode is {mode:04o}; it must be 0600, or 0640 for a group that may read it")
     if len(content) > MAX_FILE_BYTES:
@@ -135,9 +141,10 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
     try:
         certificates = x509.load_pem_x509_certificates(pem)
         for certificate in certificates:
-            _ = certificate.extensions  # they are read when they are asked for; a damaged one is to be told here
+            # They are read when they are asked for; what is damaged is to be told here.
+            _ = certificate.extensions, certificate.public_key()
         return certificates
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise _invalid(path, "it holds no PEM certificate, or a damaged one") from None
 
 
@@ -149,8 +156,17 @@ def _check_key(path: Path, pem: bytes, certificate: x509.Certificate) -> None:
     except (ValueError, UnsupportedAlgorithm):
         # What the parser says may quote the key.
         raise _invalid(path, "it holds no PEM private key, or a damaged one") from None
+    if not _can_serve(key):
+        raise _invalid(path, "gRPC can serve with RSA with 2048 bits or more, or EC on P-256 or P-384")
     if _public_bytes(key.public_key()) != _public_bytes(certificate.public_key()):
         raise _invalid(path, "it is not the key of the certificate")
+
+
+def _can_serve(key: object) -> bool:
+    """Whether gRPC can sign with it and its clients take that; with any other every handshake would fail."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.key_size >= MIN_RSA_BITS
+    return isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
 
 
 def _public_bytes(key: Any) -> bytes:

@@ -1,5 +1,6 @@
 """Reading the daemon's certificates: what a server could not serve with is refused, and changes nothing."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -92,6 +93,22 @@ def _huge(_: Certificates, files: TlsFiles) -> None:
     files.certificate.write_bytes(b"x" * ((1 << 20) + 1))
 
 
+def _pipe(_: Certificates, files: TlsFiles) -> None:
+    files.private_key.unlink()
+    os.mkfifo(files.private_key, 0o600)
+
+
+def _made_with(*algorithm: str) -> Callable[[Certificates, TlsFiles], None]:
+    """A certificate of its own key, of another kind."""
+
+    def make(_: Certificates, files: TlsFiles) -> None:
+        command = ["openssl", "req", "-x509", "-newkey", *algorithm, "-nodes", "-subj", "/CN=x", "-days", "2"]
+        places = ["-keyout", str(files.private_key), "-out", str(files.certificate)]
+        subprocess.run([*command, *places], check=True, stderr=subprocess.DEVNULL)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -103,6 +120,10 @@ def _huge(_: Certificates, files: TlsFiles) -> None:
         (_empty_ca, "no PEM certificate"),
         (_ca_of_the_past, "none of its certificates is valid now"),
         (_huge, "more than 1048576 bytes"),
+        (_pipe, "not a regular file"),
+        (_made_with("rsa:1024"), "RSA with 2048 bits or more"),
+        (_made_with("ed25519"), "RSA with 2048 bits or more"),
+        (_made_with("ec", "-pkeyopt", "ec_paramgen_curve:secp521r1"), "RSA with 2048 bits or more"),
     ],
 )
 def test_spoiled_files(
