@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def bind(
         _clear_stale_socket(address, path)
     try:
         if path is not None:
-            server.add_insecure_port(f"unix:{path.absolute()}")
+            with _closed_to_others():
+                server.add_insecure_port(f"unix:{path.absolute()}")
         elif is_tls(address):
             assert credentials is not None  # a configuration with such an address names the certificates
             port = server.add_secure_port(address.removeprefix(TLS_PREFIX), credentials())
@@ -53,6 +54,16 @@ def bind(
     _give_to_group(address, path, group)
     path.chmod(SOCKET_MODE)
     return f"unix:{path.absolute()}"
+
+
+@contextlib.contextmanager
+def _closed_to_others() -> Iterator[None]:
+    """While it lasts, sockets are made with their mode: one that got it later could be connected to before."""
+    before = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _give_to_group(address: str, path: Path, group: str) -> None:

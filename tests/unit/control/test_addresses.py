@@ -103,3 +103,30 @@ async def test_the_socket_of_a_group(directory: Path) -> None:
         with pytest.raises(EsperdError, match="cannot be given to the group nobody-has-this"):
             bind(made, "unix:t.sock", group="nobody-has-this")
         assert not Path("t.sock").exists()
+
+
+async def test_a_socket_is_never_open_to_others(directory: Path) -> None:
+    """Not even between being made and being given to its group, whatever the umask of who started the daemon."""
+    socket_file = directory / "leyline.sock"
+    modes: list[int] = []
+
+    class Server:
+        """A server, looked at as soon as it listens."""
+
+        def __init__(self) -> None:
+            self.real = grpc.aio.server()
+
+        def add_insecure_port(self, address: str) -> int:
+            port = self.real.add_insecure_port(address)
+            modes.append(stat.S_IMODE(socket_file.stat().st_mode))
+            return port
+
+    server = Server()
+    before = os.umask(0)
+    try:
+        bind(server, f"unix:{socket_file}")
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+        await server.real.stop(None)
+    assert modes == [0o660]
