@@ -146,6 +146,8 @@ class Daemon:
             unix_s=self._started_unix_s,
             last_revision=last_revision,
         )
+        if earlier is not None and not self._new_run and picked.run_id != earlier.run_id:
+            self._log.warning("the earlier run cannot go on, another begins", earlier=earlier.run_id)
         for change in picked.changes:
             self._log.warning("a setting has changed since the run began", name=change.name, was=change.then)
         return picked

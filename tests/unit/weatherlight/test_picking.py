@@ -8,6 +8,7 @@ import pytest
 from esperd.config.settings import RunSettings, Settings, TrainingSettings
 from esperd.control.run_history import config_text, run_started
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.views import CheckpointEvent
 from esperd.leyline.vocabulary import CheckpointKind, TrainerPhase
 from esperd.oona.checkpoints.manifest import Manifest
 from esperd.oona.checkpoints.reading import StoredCheckpoint
@@ -82,6 +83,13 @@ def test_another_task_or_random_seed_is_refused(change: dict[str, object], words
     assert "run-1" in caught.value.message
 
 
+def test_a_run_that_never_began_makes_way() -> None:
+    """A mistyped task, corrected, is not held against the next start; with the same settings the run goes on."""
+    run = replace(earlier(), never_began=True)
+    assert picked(run, replace(SETTINGS, run=replace(SETTINGS.run, task="other:build"))).run_id == "run-2"
+    assert picked(run).run_id == "run-1"
+
+
 def test_other_changes_are_told() -> None:
     """A longer run or another interval is the operator's right; a setting that only one build knows is no change."""
     run = earlier(replace(SETTINGS, training=TrainingSettings(log_every_steps=5)))
@@ -108,6 +116,26 @@ async def test_the_journals_newest_run_counts() -> None:
     assert await newest_in_journal(journal) == earlier()
     await journal.append(FINISHED)
     assert await newest_in_journal(journal) == earlier(finished=FINISHED)
+
+
+async def test_what_the_journal_knows_of_a_run_that_never_began() -> None:
+    """Failures at step 0 alone; a checkpoint, a step, or an end that nobody wrote down may hold something."""
+    failed = replace(FINISHED, phase=TrainerPhase.FAILED, global_step=0)
+    saved = CheckpointEvent("c", CheckpointKind.SCHEDULED, 0, 1, 10, 1.0, 1.0, 6.0)
+    histories: tuple[tuple[tuple[CheckpointEvent | RunFinished, ...], bool], ...] = (
+        ((), False),
+        ((failed,), True),
+        ((failed, failed), True),
+        ((saved, failed), False),
+        ((replace(failed, global_step=1), failed), False),
+        ((replace(failed, phase=TrainerPhase.STOPPING), failed), False),
+    )
+    for rows, never_began in histories:
+        journal = MemoryJournal()
+        await journal.append(started("run-0"), saved, started("run-1"), *rows)
+        found = await newest_in_journal(journal)
+        assert found is not None
+        assert found.never_began is never_began, rows
 
 
 async def test_a_row_of_an_older_build_is_read() -> None:
