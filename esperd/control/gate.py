@@ -4,6 +4,7 @@ Event loop only. Every signed message passes here, whether it comes alone or on 
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -60,11 +61,11 @@ class Gate:
             # Of a request that nobody signed the payload says nothing, and hashing a megabyte for it is work.
             self._trail.refused(
                 AuditEntry(
-                    "",
+                    refusal.principal,
                     refusal.key_id,
                     call.peer,
                     policy.method,
-                    b"",
+                    hashlib.sha256(envelope.payload).digest() if refusal.principal else b"",
                     refusal.reason,
                     refusal.audit_cause,
                     self._clock(),

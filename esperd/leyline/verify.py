@@ -49,6 +49,8 @@ class RequestRefused(EsperdError):
         """The true cause, for the audit log and never for the caller."""
         self.key_id = key_id
         """The key id as claimed; only proven when the cause is a later one than the signature."""
+        self.principal = str(metadata.get("principal", ""))
+        """Who it was, when nothing but the permission was wanting; a request that may be a replay proves nobody."""
 
 
 class Verifier:

@@ -44,7 +44,9 @@ async def test_rows_come_newest_first_and_can_be_narrowed(stage: Theatre) -> Non
         async def numbers(**narrowed: object) -> list[int]:
             return [row.number for row in (await client.audit_entries(**narrowed)).entries]  # type: ignore[arg-type]
 
+        assert [(row.principal, len(row.payload_sha256)) for row in rows[:2]] == [("", 0), ("reader", 32)]
         assert await numbers(principal="operator") == [1]
+        assert await numbers(principal="reader") == [2]
         assert await numbers(key_id="reader-1") == [2]
         assert await numbers(method="SubmitCommand") == await numbers(method=SUBMIT) == [3, 2, 1]
         assert await numbers(method="StopRun") == []

@@ -197,6 +197,7 @@ def test_check_10_permission() -> None:
     refused = refusal(desk, desk.sign(), permission=Permission.EMERGENCY)
     assert refused.reason == "PERMISSION_REQUIRED"
     assert refused.metadata == {"principal": "principal of policy-1", "permission": "emergency"}
+    assert refused.principal == "principal of policy-1"
 
 
 def test_every_check_comes_before_the_next() -> None:
