@@ -19,18 +19,13 @@ from typing import Any
 import atheris
 import grpc
 import structlog
+from esper.client import calls
 from esper.client.credentials import Credentials
 from esper.client.signing import sign
 from esper.leyline.v1 import (
-    admin_service_pb2,
-    checkpoint_service_pb2,
     command_pb2,
     command_service_pb2,
-    emergency_service_pb2,
-    field_report_pb2,
     policy_service_pb2,
-    run_service_pb2,
-    server_service_pb2,
 )
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -61,33 +56,8 @@ POLICIES = read_method_policies()
 METHODS = {f"/{service.full_name}/{method.name}": method for service in services() for method in service.methods}
 READS = sorted(name for name, policy in POLICIES.items() if not policy.signed)
 SIGNED = sorted(name for name, policy in POLICIES.items() if policy.signed)
-DECISION_STREAM = "/esper.leyline.v1.PolicyService/DecisionStream"
-_PAYLOADS: dict[str, type[Message]] = {
-    "SubmitCommand": command_pb2.AdaptationCommand,
-    "SubmitCommands": command_service_pb2.CommandBatch,
-    "CommandStream": command_service_pb2.CommandBatch,
-    "CancelCommand": command_service_pb2.CancelCommandPayload,
-    "RaiseEmergency": emergency_service_pb2.EmergencySignal,
-    "ClearEmergency": emergency_service_pb2.ClearEmergencyPayload,
-    "DecisionStream": policy_service_pb2.PolicyDecision,
-    "SubmitFieldReport": field_report_pb2.FieldReport,
-    "StartRun": run_service_pb2.StartRunPayload,
-    "StopRun": run_service_pb2.StopRunPayload,
-    "CheckAccess": server_service_pb2.CheckAccessPayload,
-    "PruneCheckpoints": checkpoint_service_pb2.PruneCheckpointsPayload,
-    "ExportCheckpoint": checkpoint_service_pb2.ExportCheckpointPayload,
-    "RevokeKey": admin_service_pb2.RevokeKeyPayload,
-    "SetLogLevel": admin_service_pb2.SetLogLevelPayload,
-}
-"""What a signed envelope carries; the other methods of AdminService take an AdminPayload."""
-
-
-def payload_type(method: str) -> type[Message]:
-    """The message that the envelope of a signed method carries."""
-    name = method.rsplit("/", 1)[1]
-    if name not in _PAYLOADS and METHODS[method].containing_service.name == "AdminService":
-        return admin_service_pb2.AdminPayload
-    return _PAYLOADS[name]
+PAYLOADS = {call.method: call.payload_type for call in calls.CALLS if call.payload_type is not None}
+"""The message that the envelope of a signed method carries."""
 
 
 class Aborted(Exception):
@@ -197,9 +167,8 @@ class Plane:
         if next(self._numbers) % INPUTS_PER_START == 0 or self._stage is None:
             await self._left.aclose()
             directory = Path(self._left.enter_context(tempfile.TemporaryDirectory()))
-            leaps = (
-                itertools.count()
-            )  # half a second from one look at the clock to the next, so that no rate is reached
+            # Half a second from one look at the clock to the next, so that no rate is reached.
+            leaps = itertools.count()
             plane = open_stage(directory, control=CONTROL, ring=RING, monotonic=lambda: next(leaps) * 0.5)
             self._stage = await self._left.enter_async_context(plane)
         return self._stage
@@ -299,9 +268,9 @@ def _value(field: FieldDescriptor, source: Any) -> Any:
             return source.ConsumeBytes(source.ConsumeIntInRange(0, 40))
         case FieldDescriptor.CPPTYPE_STRING:
             known = source.PickValueInList(list(WORDS))
-            return (
-                known if source.ConsumeBool() else source.ConsumeUnicodeNoSurrogates(source.ConsumeIntInRange(0, 200))
-            )
+            if source.ConsumeBool():
+                return known
+            return source.ConsumeUnicodeNoSurrogates(source.ConsumeIntInRange(0, 200))
         case FieldDescriptor.CPPTYPE_BOOL:
             return source.ConsumeBool()
         case FieldDescriptor.CPPTYPE_ENUM | FieldDescriptor.CPPTYPE_INT32:
@@ -318,24 +287,15 @@ def _value(field: FieldDescriptor, source: Any) -> Any:
 WORDS = (
     *("", "1", "2", "0", "01", "999999999999999999", "host", "all", "seed:1", "block.1", "block.2", "bottleneck"),
     *("isolation", "lr", "allow", "run-1", "request-1", "info", "debug", "none", "loss", "train.loss", "é" * 100, "\0"),
-    *(
-        "fuzz",
-        "OK",
-        "d-1",
-        "e-1",
-        "/esper.leyline.v1.CommandService/SubmitCommand",
-        "esperd-test",
-        "\x1b[2J",
-        "x" * 129,
-    ),
+    *("fuzz", "OK", "d-1", "e-1", calls.SUBMIT_COMMAND.method, "esperd-test", "\x1b[2J", "x" * 129),
 )
 
 
 def one_payload(data: bytes) -> None:
     """A signed call: which method, then its payload; sessions get up to three, of which a policy's first opens it."""
     method = SIGNED[data[0] % len(SIGNED)] if data else SIGNED[0]
-    kinds = [payload_type(method)] * 3
-    if method == DECISION_STREAM:
+    kinds = [PAYLOADS[method]] * 3
+    if method == calls.DECISION_STREAM.method:
         kinds[0] = policy_service_pb2.SessionOpening
     parts = data[1:].split(b"|||", 2) if METHODS[method].client_streaming else [data[1:]]
     plane().call(method, [message_of(kind, part) for kind, part in zip(kinds, parts, strict=False)])
@@ -377,7 +337,7 @@ def _payload_seeds() -> list[bytes]:
         seeds.append(bytes([number, 1]) + message.SerializeToString())
     opening = policy_service_pb2.SessionOpening(mode=1, policy_name="fuzz").SerializeToString()  # type: ignore[arg-type]
     decision = policy_service_pb2.PolicyDecision(decision_id="d-1", commands=[command]).SerializeToString()
-    seeds.append(bytes([SIGNED.index(DECISION_STREAM), 1]) + opening + b"|||\x01" + decision)
+    seeds.append(bytes([SIGNED.index(calls.DECISION_STREAM.method), 1]) + opening + b"|||\x01" + decision)
     return seeds
 
 

@@ -4,7 +4,7 @@ Any thread, without I/O. Both clients make their calls from this table; a test h
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -161,3 +161,5 @@ QUERY_TELEMETRY = Call(
 STREAM_TELEMETRY = Call(
     "TelemetryService/StreamTelemetry", telemetry.StreamTelemetryRequest, telemetry.StreamTelemetryResponse
 )
+CALLS: tuple[Call[Any], ...] = tuple(one for one in tuple(globals().values()) if isinstance(one, Call))
+"""All of them."""

@@ -42,8 +42,8 @@ def can_i(where: Where, methods: tuple[str, ...], output: str) -> None:
 
 
 def _full_name(method: str) -> str:
-    known = [value.method for value in vars(calls).values() if isinstance(value, calls.Call)]
-    found = [name for name in known if name == method or name.endswith(("/" + method, "." + method))]
+    names = (call.method for call in calls.CALLS)
+    found = [name for name in names if name == method or name.endswith(("/" + method, "." + method))]
     if not found:
         raise click.UsageError(f"there is no method {method}; esperctl auth can-i lists them all")
     return found[0]

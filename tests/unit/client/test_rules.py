@@ -9,7 +9,6 @@ import grpc.aio
 import pytest
 from esper.client import calls
 from esper.client.attempts import Attempts, backoff_s
-from esper.client.calls import Call
 from esper.client.credentials import Credentials
 from esper.client.cursor import Cursor
 from esper.client.errors import (
@@ -37,7 +36,6 @@ from esperd.leyline.verify import mac
 from esperd.leyline.vocabulary import Permission
 
 CREDENTIALS = Credentials("k", "p", bytes(range(32)))
-TABLE = [call for call in vars(calls).values() if isinstance(call, Call)]
 CUT = local_error("DAEMON_UNREACHABLE", address="a", detail="gone")
 
 
@@ -66,9 +64,9 @@ def refused(status: str, reason: str = "X", retry_after_s: float | None = None, 
 def test_table_of_calls_is_the_contract() -> None:
     """Every method is there once, with the right types, and signed where the proto file says so."""
     policies = read_method_policies()
-    assert sorted(call.method for call in TABLE) == sorted(policies)
+    assert sorted(call.method for call in calls.CALLS) == sorted(policies)
     pool = descriptor_pool.Default()
-    for call in TABLE:
+    for call in calls.CALLS:
         service, name = call.method.removeprefix("/").split("/")
         method = pool.FindServiceByName(service).methods_by_name[name]
         assert call.request_type.DESCRIPTOR is method.input_type
