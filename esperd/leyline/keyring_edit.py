@@ -63,7 +63,7 @@ def retire_key(path: Path, key_id: str, now_unix_s: float, overlap_s: float) -> 
 
     def change(text: str) -> tuple[str, Key]:
         key = _retiring(_find(path, text, key_id), now_unix_s, overlap_s)
-        return _rewritten(path, text, key), key
+        return rewritten(path, text, key), key
 
     return _change(path, change)
 
@@ -73,7 +73,7 @@ def revoke_key(path: Path, key_id: str) -> Key:
 
     def change(text: str) -> tuple[str, Key]:
         key = replace(_find(path, text, key_id), declared=KeyState.REVOKED)
-        return _rewritten(path, text, key), key
+        return rewritten(path, text, key), key
 
     return _change(path, change)
 
@@ -89,7 +89,7 @@ def replace_key(path: Path, key_id: str, successor: Key, now_unix_s: float, over
         if key.state(now_unix_s) is not KeyState.EXPIRED:
             starts_in_s = max(0.0, (successor.not_before_unix_s or 0.0) - now_unix_s)
             key = _retiring(key, now_unix_s, starts_in_s + overlap_s)
-            text = _rewritten(path, text, key)
+            text = rewritten(path, text, key)
         return _appended(text, successor), key
 
     return _change(path, change)
@@ -136,6 +136,32 @@ def key_text(key: Key) -> str:
     if key.not_before_unix_s is not None:
         lines.append(f"not_before = {time_text(key.not_before_unix_s)}")
     return "\n".join([*lines, *(f"{name} = {value}" for name, value in _changeable(key).items())]) + "\n"
+
+
+def rewritten(path: Path, text: str, key: Key) -> str:
+    """A ring's text with the state and the end of one key as they are in `key`, all else untouched.
+
+    Raises EsperdError KEYRING_INVALID, with `path` as its name, when it is written in a way that cannot be edited.
+    """
+    before = KeyRing.from_text(text, path=str(path))
+    lines = text.splitlines(keepends=True)
+    headers = [number for number, line in enumerate(lines) if line.strip().startswith(_HEADER)]
+    ids = [known.key_id for known in before.keys()]  # noqa: SIM118 - a ring is no dict
+    wanted = [key if known.key_id == key.key_id else known for known in before.keys()]  # noqa: SIM118 - as above
+    if len(headers) == len(ids):
+        index = ids.index(key.key_id)
+        end = headers[index + 1] if index + 1 < len(headers) else len(lines)
+        block = _block(lines[headers[index] : end], _changeable(key))
+        changed = "".join([*lines[: headers[index]], *block, *lines[end:]])
+        try:
+            after = KeyRing.from_text(changed).keys()
+        except EsperdError:
+            after = ()
+        if list(after) == wanted:
+            return changed
+    raise EsperdError(
+        "KEYRING_INVALID", path=path, detail=f"it is not written as plain {_HEADER} blocks, so change it by hand"
+    )
 
 
 def time_text(unix_s: float) -> str:
@@ -187,29 +213,6 @@ def _retiring(key: Key, now_unix_s: float, overlap_s: float) -> Key:
     if key.not_after_unix_s is not None:
         end_s = min(end_s, key.not_after_unix_s)  # retiring never makes a key's life longer
     return replace(key, declared=KeyState.RETIRING, not_after_unix_s=end_s)
-
-
-def _rewritten(path: Path, text: str, key: Key) -> str:
-    """The ring's text with the state and the end of one key as they are in `key`, all else untouched."""
-    before = KeyRing.from_text(text, path=str(path))
-    lines = text.splitlines(keepends=True)
-    headers = [number for number, line in enumerate(lines) if line.strip().startswith(_HEADER)]
-    ids = [known.key_id for known in before.keys()]  # noqa: SIM118 - a ring is no dict
-    wanted = [key if known.key_id == key.key_id else known for known in before.keys()]  # noqa: SIM118 - as above
-    if len(headers) == len(ids):
-        index = ids.index(key.key_id)
-        end = headers[index + 1] if index + 1 < len(headers) else len(lines)
-        block = _block(lines[headers[index] : end], _changeable(key))
-        changed = "".join([*lines[: headers[index]], *block, *lines[end:]])
-        try:
-            after = KeyRing.from_text(changed).keys()
-        except EsperdError:
-            after = ()
-        if list(after) == wanted:
-            return changed
-    raise EsperdError(
-        "KEYRING_INVALID", path=path, detail=f"it is not written as plain {_HEADER} blocks, so change it by hand"
-    )
 
 
 def _block(lines: list[str], fields: Mapping[str, str]) -> list[str]:

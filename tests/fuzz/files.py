@@ -7,7 +7,7 @@ from pathlib import Path
 from esperd.config.fields import settings_by_section
 from esperd.config.load import parse_settings
 from esperd.leyline.keyring import MIN_SECRET_BYTES, Key, KeyRing, KeyState
-from esperd.leyline.keyring_edit import _rewritten, key_text
+from esperd.leyline.keyring_edit import key_text, rewritten
 from tests.fuzz.target import Target, outcome
 
 MAX_BYTES = 8192
@@ -44,7 +44,7 @@ def read_ring(data: bytes) -> None:
 def _revoke(text: str, ring: KeyRing, key: Key) -> None:
     """Revoking one key in a ring's text leaves the others as they are, or is refused."""
     revoked = replace(key, declared=KeyState.REVOKED)
-    changed, error = outcome(lambda: _rewritten(RING_PATH, text, revoked))
+    changed, error = outcome(lambda: rewritten(RING_PATH, text, revoked))
     if changed is None:
         assert error is not None
         assert error.reason == "KEYRING_INVALID"

@@ -6,7 +6,6 @@ anything else.
 
 import json
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esperd.cli.keys import make_key_pair
+from tests.integration.daemon.process import free_port
 from tests.robustness.history import read_history
 from tests.robustness.nemesis import Nemesis
 from tests.robustness.performance import Performance
@@ -80,7 +80,7 @@ def perform(folder: Path, launcher: Launcher, random_seed: int, seconds: float =
     """One round in a folder, whose name must be short enough for a socket; `random_seed` decides what is done."""
     source = random.Random(random_seed)
     crew = source.choice(_CREWS)
-    tcp = f"127.0.0.1:{_free_port()}"
+    tcp = f"127.0.0.1:{free_port()}"
     listen = f"control.listen=['unix:{folder}/run/leyline.sock', '{tcp}']"
     with ExitStack() as stack:
         performance = stack.enter_context(closing(Performance(folder, launcher, (*_OVERRIDES, listen))))
@@ -127,13 +127,6 @@ def _report(folder: Path, num_clients: int, num_starts: int, done: Counter[str])
         dict(replays),
         violations,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def _key(folder: Path, number: int) -> Path:
