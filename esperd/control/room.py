@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from esperd.leyline.errors import EsperdError
 
 MAX_BYTES = 128 << 20
-"""Of all requests in progress together; larger ones than these are refused when it is reached:"""
+"""Of all requests in progress together. When it is reached, those that are not small are refused."""
 SMALL_BYTES = 16 << 10
-"""No emergency is larger, so that large requests of others never keep one out."""
+"""Up to here a request is small. No emergency is larger, so large requests of others never keep one out."""
 MAX_CALLS = 4096
 """Calls and streams in progress; beyond them only the emergency lane is served. Each costs gRPC some 10 KiB."""
 RETRY_S = 1.0
