@@ -28,7 +28,7 @@ from esperd.oona.journal import Journal
 from esperd.oona.records import HistoryQuery, RowKind, RunFinished, RunStarted
 
 _SERVICE = "/esper.leyline.v1.RunService/"
-OVER = (TrainerPhase.FINISHED, TrainerPhase.FAILED)
+_OVER = (TrainerPhase.FINISHED, TrainerPhase.FAILED)
 """Phases in which the trainer has nothing more to do."""
 
 
@@ -97,7 +97,7 @@ class RunService:
         run = self._port.snapshot().run
         if asked.after_run_id != run.run_id:
             raise EsperdError("RUN_CHANGED", run_id=run.run_id, expected=asked.after_run_id)
-        if run.phase not in OVER:
+        if run.phase not in _OVER:
             raise EsperdError("RUN_ACTIVE", run_id=run.run_id, phase=run.phase.name)
         return run_service_pb2.StartRunResponse(run_id=self._supervisor.start_run())
 
