@@ -160,11 +160,16 @@ def list_(where: Where, keyring: Path | None, output: str) -> None:
 @click.pass_obj
 def retire(where: Where, key_id: str, keyring: Path | None, overlap_hours: float) -> None:
     """Let KEY go: still accepted for some hours, in which the log tells of its use; then refused."""
-    from esperd.leyline.keyring_edit import retire_key
+    from esperd.leyline.keyring_edit import find_key, retire_key
 
     def change() -> None:
         ring = keyring or _ring_beside(where)
+        _refuse_revoked(ring, key_id)
+        before = find_key(ring, key_id)
         key = retire_key(ring, key_id, time.time(), overlap_hours * HOUR_S)
+        if key == before:
+            click.echo(f"key {key.key_id} of {key.principal} retires already: accepted until {_end(key)}")
+            return
         click.echo(f"key {key.key_id} of {key.principal} retires: accepted until {_end(key)}")
         _tell(where, ring, key_id)
 
@@ -225,6 +230,7 @@ def rotate(
 
     def change() -> None:
         ring = keyring or _ring_beside(where)
+        _refuse_revoked(ring, key_id)
         old, key = make_successor(
             key_id,
             ring,
@@ -294,6 +300,19 @@ def _ring_beside(where: Where) -> Path:
             f"there is no {KEYRING_NAME} beside a {SOCKET_NAME} of {address}; name it with --keyring"
         )
     return ring
+
+
+def _refuse_revoked(ring: Path, key_id: str) -> None:
+    """What the daemon revoked stands in a file of its own: the ring alone would promise that the key is accepted.
+
+    Raises EsperdError KEY_NOT_ACTIVE, or KEYRING_INVALID for a damaged file.
+    """
+    from esperd.leyline.errors import EsperdError
+    from esperd.leyline.revocations import read_revocations
+    from esperd.weatherlight.run_directory import REVOCATIONS_NAME
+
+    if any(row.key_id == key_id for row in read_revocations(ring.absolute().parent / REVOCATIONS_NAME)):
+        raise EsperdError("KEY_NOT_ACTIVE", state="revoked")
 
 
 def _daemon_of(where: Where, ring: Path) -> Where | None:

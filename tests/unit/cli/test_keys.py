@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from esper.ctl.main import main
 
 from esperd.leyline.keyring import Key, KeyRing, KeyState
+from esperd.leyline.revocations import Revocation, add_revocation
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +159,32 @@ def test_retire_and_revoke_without_a_daemon(tmp_path: Path) -> None:
     result = keys("retire", key_id, "--keyring", ring)
     assert result.exit_code == 1
     assert "E-AUTH-006" in result.stderr
+
+
+def test_a_key_that_the_daemon_revoked_is_neither_retired_nor_rotated(tmp_path: Path) -> None:
+    """The ring still has it as active, and would promise that it is accepted."""
+    assert new(tmp_path, "a").exit_code == 0
+    ring = tmp_path / "run" / "keys.toml"
+    key_id, before = ring_of(tmp_path)["a"].key_id, ring.read_text()
+    add_revocation(ring.with_name("revoked-keys.toml"), Revocation(key_id, "a", "lost", 5.0))
+    successor = ("--client-file", tmp_path / "b.toml")
+    for result in (keys("retire", key_id, "--keyring", ring), keys("rotate", key_id, "--keyring", ring, *successor)):
+        assert result.exit_code == 1
+        assert "E-AUTH-006: The key is revoked." in result.stderr
+    assert ring.read_text() == before
+    assert not (tmp_path / "b.toml").exists()
+
+
+def test_a_key_that_retires_that_early_already_is_left_as_it_is(tmp_path: Path) -> None:
+    """Retiring once more never makes its life longer; that nothing has changed is said."""
+    assert new(tmp_path, "a").exit_code == 0
+    ring, key_id = tmp_path / "run" / "keys.toml", ring_of(tmp_path)["a"].key_id
+    assert "retires: accepted until" in keys("retire", key_id, "--keyring", ring, "--overlap-hours", "1").stdout
+    before = ring.read_text()
+    again = keys("retire", key_id, "--keyring", ring)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert "retires already: accepted until" in again.stdout
+    assert ring.read_text() == before
 
 
 @pytest.mark.parametrize("verb", ["new", "retire", "rotate"])
