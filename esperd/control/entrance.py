@@ -99,7 +99,7 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 call = Call(route.method, self._peer(context))
-                with self._room.hold(len(data), is_urgent=policy.urgent):
+                with self._room.hold(len(data), is_signed=False, is_urgent=policy.urgent):
                     await pacer.admit()
                     self._rates.take(route.method, source_of(call.peer))
                     return (await handler(call, parse(request, data))).SerializeToString()
@@ -114,7 +114,7 @@ class Entrance(grpc.GenericRpcHandler):
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 peer = self._peer(context)
-                with self._room.hold(len(data), is_urgent=policy.urgent):
+                with self._room.hold(len(data), is_signed=True, is_urgent=policy.urgent):
                     if policy.urgent:
                         self._meter.count(1.0)
                     else:
@@ -150,7 +150,7 @@ class Entrance(grpc.GenericRpcHandler):
             with self._connections.open_stream(route.method, peer) as stream:
                 await handler(Call(route.method, peer, None, stream), request, partial(self._send, context, stream))
 
-        await self._translated(context, policy.method, serve(), len(data))
+        await self._translated(context, policy, serve(), len(data))
 
     async def _serve_session(self, route: Route, policy: MethodPolicy, _: object, context: Context) -> None:
         handler = cast(SessionHandler, route.handler)
@@ -171,7 +171,7 @@ class Entrance(grpc.GenericRpcHandler):
                 send = partial(self._send, context, stream)
                 await handler(Call(route.method, peer, None, stream), partial(receive, stream), send)
 
-        await self._translated(context, policy.method, serve())
+        await self._translated(context, policy, serve())
 
     async def _send(self, context: Context, stream: OpenStream, data: bytes) -> None:
         self._meter.count(MESSAGE_UNITS)
@@ -189,14 +189,14 @@ class Entrance(grpc.GenericRpcHandler):
     # Errors
 
     async def _translated(
-        self, context: Context, method: str, work: Coroutine[Any, Any, None], num_bytes: int = 0
+        self, context: Context, policy: MethodPolicy, work: Coroutine[Any, Any, None], num_bytes: int = 0
     ) -> None:
         """Run a handler, if there is room for it; what it raises leaves as a status."""
         try:
-            with closing(work), self._room.hold(num_bytes, is_urgent=False):
+            with closing(work), self._room.hold(num_bytes, is_signed=policy.signed, is_urgent=policy.urgent):
                 await work
         except Exception as fault:  # noqa: BLE001 - leaves as a status
-            await self._abort(context, method, fault)
+            await self._abort(context, policy.method, fault)
 
     async def _abort(self, context: Context, method: str, fault: Exception) -> NoReturn:
         """End a call with the status of what its handler raised; a cancellation is no Exception and passes by."""

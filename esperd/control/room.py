@@ -14,7 +14,9 @@ MAX_BYTES = 128 << 20
 SMALL_BYTES = 16 << 10
 """Up to here a request is small. No emergency is larger, so large requests of others never keep one out."""
 MAX_CALLS = 4096
-"""Calls and streams in progress; beyond them only the emergency lane is served. Each costs gRPC some 10 KiB."""
+"""Calls and streams in progress, each of which costs gRPC some 10 KiB; an emergency is let in beyond them."""
+READS_SHARE = 0.75
+"""Part of these that may be unsigned: readers who wait for long, of whom anybody may be one, keep no signer out."""
 RETRY_S = 1.0
 
 
@@ -26,20 +28,24 @@ class Room:
         self._max_calls = max_calls
         self.num_bytes = 0
         self.num_calls = 0
+        self.num_reads = 0
 
     @contextmanager
-    def hold(self, num_bytes: int, *, is_urgent: bool) -> Iterator[None]:
+    def hold(self, num_bytes: int, *, is_signed: bool, is_urgent: bool) -> Iterator[None]:
         """Keep room for a request until its call ends.
 
         Raises EsperdError PACED_OUT at once: one that waited for its refusal would hold what there is no room for.
         """
         is_too_large = num_bytes > SMALL_BYTES and self.num_bytes + num_bytes > self._max_bytes
-        if is_too_large or (self.num_calls >= self._max_calls and not is_urgent):
+        are_too_many = not is_signed and self.num_reads >= READS_SHARE * self._max_calls
+        if is_too_large or are_too_many or (self.num_calls >= self._max_calls and not (is_signed and is_urgent)):
             raise EsperdError("PACED_OUT", retry_after_s=RETRY_S)
         self.num_bytes += num_bytes
         self.num_calls += 1
+        self.num_reads += not is_signed
         try:
             yield
         finally:
             self.num_bytes -= num_bytes
             self.num_calls -= 1
+            self.num_reads -= not is_signed
