@@ -369,7 +369,7 @@ def _in_file(path: Path) -> "ListKeysResponse":
     from esperd.leyline.keyring_edit import read_ring
 
     now_unix_s, ring = time.time(), read_ring(path)
-    return ListKeysResponse(keys=[key_info(key, now_unix_s) for key in ring.keys()])  # noqa: SIM118 - a ring is no dict
+    return ListKeysResponse(keys=[key_info(key, now_unix_s) for key in ring.keys])
 
 
 def _table(infos: "Iterable[KeyInfo]", *, with_use: bool) -> str:

@@ -34,8 +34,10 @@ class KeyRevoked:
 class KeyPort(Protocol):
     """The keeper of the keys."""
 
+    @property
     def keys(self) -> tuple[Key, ...]:
         """Every key in force, in the order of the ring; none without a ring."""
+        ...
 
     def find(self, key_id: str) -> Key | None:
         """The key in force of this id, whatever its state."""

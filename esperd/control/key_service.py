@@ -67,7 +67,7 @@ class KeyService:
     async def list_keys(self, call: Call, data: bytes) -> pb.ListKeysResponse:
         """Every key with its state and use."""
         note(self._log, call, parse(pb.AdminPayload, data).reason)
-        return pb.ListKeysResponse(keys=[self._info(key) for key in self._keys.keys()])  # noqa: SIM118
+        return pb.ListKeysResponse(keys=[self._info(key) for key in self._keys.keys])
 
     async def revoke_key(self, call: Call, data: bytes) -> pb.RevokeKeyResponse:
         """Refuse a key for good."""
@@ -82,14 +82,14 @@ class KeyService:
         now_unix_s = self._clock()
         if abs(now_unix_s - self._looked_unix_s) >= LOOK_S:
             self._looked_unix_s = now_unix_s
-            for key in self._keys.keys():  # noqa: SIM118 - a port is no dict
+            for key in self._keys.keys:
                 self._look_at(key, now_unix_s)
 
     @property
     def is_any_accepted(self) -> bool:
         """Whether there is a key that is accepted now."""
         now_unix_s = self._clock()
-        return any(key.is_accepted(now_unix_s) for key in self._keys.keys())  # noqa: SIM118 - a port is no dict
+        return any(key.is_accepted(now_unix_s) for key in self._keys.keys)
 
     def end_refused_streams(self) -> int:
         """End every stream whose key is no longer accepted: revoked, expired, or gone; returns how many."""

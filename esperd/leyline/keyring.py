@@ -107,6 +107,7 @@ class KeyRing:
         """The key of this id, whatever its state."""
         return self._keys.get(key_id)
 
+    @property
     def keys(self) -> tuple[Key, ...]:
         """Every key, in the order of the file."""
         return tuple(self._keys.values())

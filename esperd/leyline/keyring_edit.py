@@ -146,15 +146,15 @@ def rewritten(path: Path, text: str, key: Key) -> str:
     before = KeyRing.from_text(text, path=str(path))
     lines = text.splitlines(keepends=True)
     headers = [number for number, line in enumerate(lines) if line.strip().startswith(_HEADER)]
-    ids = [known.key_id for known in before.keys()]  # noqa: SIM118 - a ring is no dict
-    wanted = [key if known.key_id == key.key_id else known for known in before.keys()]  # noqa: SIM118 - as above
+    ids = [known.key_id for known in before.keys]
+    wanted = [key if known.key_id == key.key_id else known for known in before.keys]
     if len(headers) == len(ids):
         index = ids.index(key.key_id)
         end = headers[index + 1] if index + 1 < len(headers) else len(lines)
         block = _block(lines[headers[index] : end], _changeable(key))
         changed = "".join([*lines[: headers[index]], *block, *lines[end:]])
         try:
-            after = KeyRing.from_text(changed).keys()
+            after = KeyRing.from_text(changed).keys
         except EsperdError:
             after = ()
         if list(after) == wanted:

@@ -52,10 +52,11 @@ class KeyKeeper:
             self._log.warning("no key ring: every signed request is refused", make_one="esperctl keys new")
         self._verifier.replace_keyring(ring)
 
+    @property
     def keys(self) -> tuple[Key, ...]:
         """Every key in force, in the order of the ring; none without a ring."""
         ring = self._verifier.keyring
-        return () if ring is None else ring.keys()
+        return () if ring is None else ring.keys
 
     def find(self, key_id: str) -> Key | None:
         """The key in force of this id, whatever its state."""
@@ -77,9 +78,9 @@ class KeyKeeper:
 
     def swap(self, ring: KeyRing | None) -> KeysReloaded:
         """Use a prepared ring from the next request on, and end the streams of keys that it does not accept."""
-        before = {key.key_id: key for key in self.keys()}
+        before = {key.key_id: key for key in self.keys}
         self._verifier.replace_keyring(None if ring is None else ring.with_revoked(self._revoked))
-        now = {key.key_id: key for key in self.keys()}
+        now = {key.key_id: key for key in self.keys}
         done = KeysReloaded(
             added=tuple(key_id for key_id in now if key_id not in before),
             removed=tuple(key_id for key_id in before if key_id not in now),

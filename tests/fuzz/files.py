@@ -35,8 +35,8 @@ def read_ring(data: bytes) -> None:
         assert error.reason == "KEYRING_INVALID"
         assert not any(run in error.message for run in _hexadecimal_runs(text)), "an error shows a secret"
         return
-    keys = ring.keys()
-    assert KeyRing.from_text("\n".join(map(key_text, keys))).keys() == _in_whole_seconds(keys)
+    keys = ring.keys
+    assert KeyRing.from_text("\n".join(map(key_text, keys))).keys == _in_whole_seconds(keys)
     for key in keys:
         _revoke(text, ring, key)
 
@@ -49,8 +49,8 @@ def _revoke(text: str, ring: KeyRing, key: Key) -> None:
         assert error is not None
         assert error.reason == "KEYRING_INVALID"
         return
-    expected = [revoked if one == key else one for one in ring.keys()]  # noqa: SIM118 - a ring is no dict
-    assert list(KeyRing.from_text(changed).keys()) == expected
+    expected = [revoked if one == key else one for one in ring.keys]
+    assert list(KeyRing.from_text(changed).keys) == expected
 
 
 def read_config(data: bytes) -> None:

@@ -20,6 +20,7 @@ class Keys:
     def __init__(self, *keys: Key) -> None:
         self._keys = {key.key_id: key for key in keys}
 
+    @property
     def keys(self) -> tuple[Key, ...]:
         return tuple(self._keys.values())
 

@@ -71,10 +71,10 @@ def test_state_follows_from_the_window(now: str, state: KeyState) -> None:
 def test_declared_states() -> None:
     """RETIRING holds within the window only; REVOKED holds always."""
     now = unix("2026-12-01T00:00Z")
-    retiring = KeyRing.from_text(f'{GOOD}state = "retiring"\n').keys()[0]
+    retiring = KeyRing.from_text(f'{GOOD}state = "retiring"\n').keys[0]
     assert retiring.state(now) is KeyState.RETIRING
     assert retiring.state(unix("2028-01-01T00:00Z")) is KeyState.EXPIRED
-    revoked = KeyRing.from_text(f'{GOOD}state = "revoked"\n').keys()[0]
+    revoked = KeyRing.from_text(f'{GOOD}state = "revoked"\n').keys[0]
     assert revoked.state(unix("2020-01-01T00:00Z")) is KeyState.REVOKED
 
 
@@ -142,5 +142,5 @@ def test_revoking_in_a_ring_makes_another_ring() -> None:
     """The named keys are REVOKED in the new ring, the others as before; the old ring is as it was."""
     ring = KeyRing.from_text(GOOD + GOOD.replace("operator-1", "operator-2"))
     revoked = ring.with_revoked({"operator-1", "nobody"})
-    assert [key.declared for key in revoked.keys()] == [KeyState.REVOKED, KeyState.ACTIVE]  # noqa: SIM118
-    assert [key.declared for key in ring.keys()] == [KeyState.ACTIVE, KeyState.ACTIVE]  # noqa: SIM118
+    assert [key.declared for key in revoked.keys] == [KeyState.REVOKED, KeyState.ACTIVE]
+    assert [key.declared for key in ring.keys] == [KeyState.ACTIVE, KeyState.ACTIVE]

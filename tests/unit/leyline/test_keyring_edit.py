@@ -46,7 +46,7 @@ def ring(tmp_path: Path) -> Path:
 
 def keys(path: Path) -> dict[str, Key]:
     """The keys of a ring's file."""
-    return {key.key_id: key for key in KeyRing.load(path).keys()}  # noqa: SIM118 - a ring is no dict
+    return {key.key_id: key for key in KeyRing.load(path).keys}
 
 
 def reason_of(action: object, *arguments: object) -> str:
@@ -67,7 +67,7 @@ def test_new_keys_are_appended_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().startswith("# mine\n")
     ring = KeyRing.load(path)
-    assert ring.keys() == (first, second)
+    assert ring.keys == (first, second)
     assert [entry.name for entry in tmp_path.iterdir()] == ["ring.toml"]
     assert first.key_id.startswith("operator-")
     assert first.state(1_800_000_000) is KeyState.ACTIVE
@@ -105,7 +105,7 @@ def test_key_text_round_trips() -> None:
         made = Key(
             key.key_id, key.principal, key.permissions, key.secret, None, key.not_after_unix_s, declared=declared
         )
-        assert KeyRing.from_text(key_text(made)).keys() == (made,)
+        assert KeyRing.from_text(key_text(made)).keys == (made,)
 
 
 def test_retiring_gives_an_end(ring: Path) -> None:
@@ -213,7 +213,7 @@ def test_root_leaves_the_ring_to_the_daemon(tmp_path: Path, ring: Path) -> None:
     os.chown(ring, 4711, 4712)
     os.chown(tmp_path, 4713, 4714)
     revoke_key(ring, "policy-1")
-    assert read_ring(ring).keys()[1].declared is KeyState.REVOKED
+    assert read_ring(ring).keys[1].declared is KeyState.REVOKED
     assert (ring.stat().st_uid, ring.stat().st_gid, ring.stat().st_mode & 0o777) == (4711, 4712, 0o600)
     with pytest.raises(EsperdError, match="it belongs to uid 4711"):
         KeyRing.load(ring)

@@ -162,7 +162,7 @@ MUTANTS = (
         "an unknown key opens with any signature",
         verify,
         'raise RequestRefused("SIGNATURE_INVALID", "unknown key", _claimed(fields))',
-        "return ring.keys()[0]",
+        "return ring.keys[0]",
     ),
     Mutant(
         "failures of one peer close the door to all",

@@ -61,11 +61,11 @@ def test_no_ring_is_no_failure_and_one_may_come(keeping: Keeping) -> None:
     """Without a ring nothing is accepted; a reload finds the one that has been made since."""
     keeping.keeper.open()
     assert keeping.verifier.keyring is None
-    assert keeping.keeper.keys() == ()
+    assert keeping.keeper.keys == ()
     assert keeping.keeper.reload() == KeysReloaded((), (), (), 7)
     key = keeping.add("a")
     assert keeping.keeper.reload() == KeysReloaded((key.key_id,), (), (), 7)
-    assert keeping.keeper.keys() == (key,)
+    assert keeping.keeper.keys == (key,)
 
 
 def test_preparing_changes_nothing(keeping: Keeping) -> None:
@@ -75,7 +75,7 @@ def test_preparing_changes_nothing(keeping: Keeping) -> None:
     second = keeping.add("b")
     keeping.ring.write_text(keeping.ring.read_text().replace('"command"', '"operate"', 1))
     prepared = keeping.keeper.prepare()
-    assert keeping.keeper.keys() == (first,)
+    assert keeping.keeper.keys == (first,)
     assert keeping.num_ends == 0
     done = keeping.keeper.swap(prepared)
     assert (done.added, done.removed, done.changed) == ((second.key_id,), (), (first.key_id,))
@@ -96,7 +96,7 @@ def test_a_bad_ring_leaves_the_good_one(keeping: Keeping, spoil: str) -> None:
     with pytest.raises(EsperdError) as caught:
         keeping.keeper.reload()
     assert caught.value.reason == "KEYRING_INVALID"
-    assert keeping.keeper.keys() == (key,)
+    assert keeping.keeper.keys == (key,)
     assert keeping.num_ends == 0
 
 
