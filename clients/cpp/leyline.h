@@ -149,7 +149,7 @@ class Daemon {
     const bool is_tls = address.starts_with("tls:");
     auto credentials = grpc::InsecureChannelCredentials();
     if (is_tls) {
-      const auto read = [this](const char* name) { return read_file(key_.at(name)); };
+      const auto read = [this](const char* name) { return read_file(field(name)); };
       credentials = grpc::SslCredentials({read("ca"), read("private_key"), read("certificate")});
     }
     channel = grpc::CreateCustomChannel(is_tls ? address.substr(4) : address, credentials, options);
@@ -168,7 +168,7 @@ class Daemon {
   v1::SignedEnvelope sign(const std::string& method, const google::protobuf::Message& message) const {
     const int64_t time_ns = now_ns() + clock_offset_ns_;
     v1::SignedHeader header;
-    header.set_key_id(key_.at("key_id"));
+    header.set_key_id(field("key_id"));
     header.set_audience(info.server_id());
     header.set_epoch(info.epoch());
     header.set_method("/esper.leyline.v1." + method);
@@ -178,7 +178,7 @@ class Daemon {
     v1::SignedEnvelope envelope;
     envelope.set_header(header.SerializeAsString());
     envelope.set_payload(message.SerializeAsString());
-    envelope.set_signature(signature(from_hex(key_.at("secret")), envelope.header(), envelope.payload()));
+    envelope.set_signature(signature(from_hex(field("secret")), envelope.header(), envelope.payload()));
     return envelope;
   }
 
@@ -213,6 +213,13 @@ class Daemon {
   }
 
  private:
+  const std::string& field(const char* name) const {
+    if (const auto found = key_.find(name); found != key_.end()) return found->second;
+    Error error(std::string("the key file has no ") + name);
+    error.status = google::rpc::INVALID_ARGUMENT;
+    throw error;
+  }
+
   static int64_t now_ns() {
     using namespace std::chrono;
     return duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();

@@ -55,7 +55,7 @@ export class LeylineError extends Error {
 }
 
 export function decode(error) {
-  if (error instanceof LeylineError || error.code === undefined) return error;
+  if (error instanceof LeylineError || !(error.code in grpc.status)) return error; // also what the system says of a file
   const status = grpc.status[error.code];
   const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
   if (bytes === undefined) return new LeylineError(status, '', error.details);
@@ -100,7 +100,11 @@ export class Daemon {
   constructor(address, key) {
     this.key = key;
     const isTls = address.startsWith('tls:');
-    const files = isTls ? [key.ca, key.private_key, key.certificate].map((path) => readFileSync(path)) : [];
+    const read = (name) => {
+      if (key[name] === undefined) throw new LeylineError('INVALID_ARGUMENT', '', `the key file has no ${name}`);
+      return readFileSync(key[name]);
+    };
+    const files = isTls ? ['ca', 'private_key', 'certificate'].map(read) : [];
     const credentials = isTls ? grpc.credentials.createSsl(...files) : grpc.credentials.createInsecure();
     this.client = new grpc.Client(address.replace(/^tls:/, ''), credentials, {
       'grpc.enable_retries': 0, // gRPC's own retries would send the same nonce again

@@ -127,13 +127,14 @@ async def cull(operator: AsyncClient) -> None:
 async def test_every_language_decodes_refusals(
     language: str, policy_of: PolicyOf, folder: Path, start_daemon: StartDaemon
 ) -> None:
-    """Nobody at the address, a stranger's key, one that may not command, and a field that is wrong."""
+    """Nobody at the address, no files for TLS, a stranger's key, one that may not command, a field that is wrong."""
     watcher, stranger = new_key(folder, "watcher", "run/keys.toml"), new_key(folder, "stranger", "other.toml")
     daemon = start_daemon()
     async with daemon.client() as operator:
         await until_phase(operator, TRAINER_PHASE_TRAINING)
     here, nowhere = daemon.address, f"unix:{folder}/nobody.sock"
     await fails(policy_of(language), [nowhere, watcher], ["failed UNAVAILABLE"])
+    await fails(policy_of(language), ["tls:127.0.0.1:1", watcher], ["failed INVALID_ARGUMENT"])
     await fails(policy_of(language), [here, stranger], ["failed UNAUTHENTICATED SIGNATURE_INVALID"])
     await fails(policy_of(language), [here, watcher], ["failed PERMISSION_DENIED PERMISSION_REQUIRED"])
     invalid = ["failed INVALID_ARGUMENT REQUEST_INVALID", "invalid policy_name"]
