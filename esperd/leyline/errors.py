@@ -113,7 +113,7 @@ _ROWS = (
     ("E-SRV-008", "PAGE_TOKEN_INVALID", "INVALID_ARGUMENT", "The page token cannot be read.", "Start again without a token."),
     ("E-SRV-009", "LEASE_TAKEN", "FAILED_PRECONDITION", "{principal} steers this run.", "Wait until it leaves, or open the stream in advise mode."),
     ("E-SRV-010", "LEASE_LOST", "FAILED_PRECONDITION", "This policy holds no lease: {detail}.", "Open DecisionStream again."),
-    ("E-SRV-011", "METRIC_UNKNOWN", "INVALID_ARGUMENT", "There is no metric {name}.", "List them with TelemetryService.ListMetrics."),
+    ("E-SRV-011", "METRIC_UNKNOWN", "INVALID_ARGUMENT", "There is no metric {name}.", "List them with esperctl telemetry --list."),
     ("E-SRV-012", "PACED_OUT", "RESOURCE_EXHAUSTED", "More calls are waiting than training may be slowed for.", "Wait for the time in RetryInfo; send high rates over CommandStream in batches."),
     ("E-SRV-013", "INTERNAL", "INTERNAL", "The daemon met a fault of its own ({detail}).", "Report it with the log lines of that moment."),
     ("E-SRV-014", "REPORT_INVALID", "INVALID_ARGUMENT", "The field report is not valid: {detail}.", "Correct the named fields."),

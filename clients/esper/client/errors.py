@@ -157,7 +157,7 @@ def _in_plain_words(code: grpc.StatusCode, details: str, address: str) -> str:
         return "it did not answer in time"
     words = next((words for sign, words in _SIGNS if sign.lower() in details.lower()), "it cannot be reached")
     if words == _CUT and address.startswith("tls:"):
-        return f"{_CUT}; perhaps the daemon does not know the CA of this certificate"
+        return f"{_CUT}; perhaps this certificate has expired, or the daemon does not know its CA"
     return words
 
 
