@@ -88,7 +88,8 @@ async def test_a_certified_client_is_served_and_named(served: Theatre, made: Cer
 async def test_strangers_are_kept_out(served: Theatre, made: Certificates) -> None:
     """A certificate of another CA, none at all, no TLS at all: none of them gets an answer."""
     stranger = replace(made.client("client-2", "other"), ca=made.client().ca)
-    assert "perhaps this certificate has expired, or the daemon does not know its" in await unreachable(served, stranger)
+    told = await unreachable(served, stranger)
+    assert "perhaps this certificate has expired, or the daemon does not know its" in told
     place = served.addresses[1].removeprefix("tls:")
     anonymous = grpc.ssl_channel_credentials(made.client().ca.read_bytes())
     async with grpc.aio.secure_channel(place, anonymous) as nobody, grpc.aio.insecure_channel(place) as plain:
