@@ -1,6 +1,7 @@
 """A real daemon over TLS whose certificates are renewed, well and badly, while clients work: no call fails."""
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -122,6 +123,9 @@ async def test_the_documents_commands(start_daemon: StartDaemon, folder: Path) -
     async with daemon.client():
         pass
     command = look.replace("10.0.0.5:50051", f"127.0.0.1:{port}")
-    told = await asyncio.to_thread(subprocess.run, ["bash", "-ec", command], cwd=folder, capture_output=True, text=True)
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    told = await asyncio.to_thread(
+        subprocess.run, ["bash", "-ec", command], cwd=folder, env=here, capture_output=True, text=True
+    )
     assert told.returncode == 0, told.stderr
     assert "tiny_task:build" in told.stdout
