@@ -166,7 +166,7 @@ async def test_another_client_ca(served: Theatre, made: Certificates) -> None:
         await old.run()
         certificates.swap(certificates.prepare(made.server("server", "other")))
         await old.run()  # a connection that stands goes on
-    assert "does not know the CA" in await unreachable(served, made.client())
+    assert "does not know its CA" in await unreachable(served, made.client())
     async with client(served, replace(made.client("client-2"), ca=made.client().ca)) as new:
         await new.run()
 
