@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from esper.leyline.v1 import audit_service_pb2 as pb
 
-from esperd.control.audit_service import AuditService
+from esperd.control.audit_service import MAX_CHECKS, AuditService
 from esperd.control.call import Call
 from esperd.control.condition import ConditionBoard
 from esperd.leyline.errors import EsperdError
@@ -55,3 +55,15 @@ async def test_a_drain_breaks_a_check_off(journal: MemoryJournal) -> None:
         with pytest.raises(EsperdError) as caught:
             await check
         assert caught.value.reason == "DRAINING"
+
+
+async def test_checks_do_not_pile_up(journal: MemoryJournal) -> None:
+    """Reads are unsigned: who asks for check after check is told to come again, and leaves room for other calls."""
+    service, _ = serving(journal)
+    asked = [
+        asyncio.ensure_future(service.verify_audit_log(CALL, pb.VerifyAuditLogRequest())) for _ in range(MAX_CHECKS + 5)
+    ]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [answer.reason for answer in answers if isinstance(answer, EsperdError)]
+    assert refused == ["PACED_OUT"] * 5
+    assert (await service.verify_audit_log(CALL, pb.VerifyAuditLogRequest())).intact
