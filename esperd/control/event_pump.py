@@ -1,10 +1,13 @@
 """Takes the trainer's events off the bridge and gives each to those whom it concerns.
 
 Event loop only. One pass takes a bounded number, so that calls are served in between; the bridge rings again when more
-is left. Nothing here waits: what must reach the disk goes to the recorder.
+is left. Nothing here waits: what must reach the disk goes to the recorder. Rollbacks and serious emergencies are in the
+log as well, for who reads nothing else.
 """
 
 from functools import partial
+
+from structlog.stdlib import BoundLogger
 
 from esperd.bridge.bridge import Event, TrainerPort
 from esperd.control.command_board import CommandBoard
@@ -26,6 +29,9 @@ from esperd.leyline.views import (
 )
 
 MAX_EVENTS_PER_PASS = 256
+_LOGGED_LEVELS = ("error", "critical")
+_LOGGED_ELSEWHERE = ("run.failed",)
+"""The trainer's thread logs it, with the trace."""
 
 
 class EventPump:
@@ -41,6 +47,7 @@ class EventPump:
         sessions: PolicySessions,
         telemetry: TelemetryService,
         meter: CallMeter,
+        log: BoundLogger,
     ) -> None:
         self._port = port
         self._recorder = recorder
@@ -49,6 +56,7 @@ class EventPump:
         self._sessions = sessions
         self._telemetry = telemetry
         self._meter = meter
+        self._log = log
 
     def on_events(self) -> None:
         """The bridge's bell: one pass."""
@@ -76,6 +84,7 @@ class EventPump:
                 case NoticeEvent():
                     self._recorder.append_later(event)
                     self._telemetry.event(event)
+                    self._write_down(event)
                 case CheckpointEvent():
                     self._recorder.append_later(event)
                     self._telemetry.event(checkpoint_notice(event, self._port.snapshot().revision))
@@ -85,3 +94,8 @@ class EventPump:
                 case RunResumed():
                     self._recorder.append_later(event)
                     self._telemetry.event(resumed_notice(event))
+
+    def _write_down(self, event: NoticeEvent) -> None:
+        if event.level in _LOGGED_LEVELS and event.kind not in _LOGGED_ELSEWHERE:
+            write = getattr(self._log, event.level)
+            write(event.message, kind=event.kind, step=event.global_step, timeline=event.timeline)

@@ -191,6 +191,7 @@ class ControlParts:
             sessions=self.sessions,
             telemetry=self.telemetry,
             meter=self.meter,
+            log=around.log,
         )
 
     def _note_journal(self, is_healthy: bool) -> None:

@@ -42,7 +42,7 @@ async def raised(client: AsyncClient) -> dict[str, int]:
 
 
 async def test_a_run_that_stands_still_acknowledges_emergencies_too(start_daemon: StartDaemon) -> None:
-    """PAUSED, then HALTED, then PAUSED again once the halt is cleared; each is answered, the steps stand."""
+    """PAUSED, HALTED, PAUSED again once the halt is cleared; each is answered and in the log, the steps stand."""
     daemon = start_daemon("run.start_paused=true")
     async with daemon.client() as client:
         await until_phase(client, TRAINER_PHASE_PAUSED)
@@ -53,6 +53,8 @@ async def test_a_run_that_stands_still_acknowledges_emergencies_too(start_daemon
             "fire drill": EMERGENCY_LEVEL_HALT,
             "while halted": EMERGENCY_LEVEL_CONSERVATIVE,
         }
+        await daemon.until_logged("HALT: fire drill")
+        await daemon.until_logged("CONSERVATIVE: while halted")
         cleared = await client.clear_emergency(halt.emergency.emergency_id, "it was a drill")
         assert cleared.level == EMERGENCY_LEVEL_CONSERVATIVE
         stands = await until_phase(client, TRAINER_PHASE_PAUSED)
