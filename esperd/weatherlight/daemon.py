@@ -68,13 +68,18 @@ class Daemon:
         new_run: bool,
         export_command: Sequence[str] = (),
         run_id: str = "",
+        revoked: set[str] | None = None,
     ) -> None:
-        """`new_run` begins one, whatever the directory holds, with this `run_id` unless it is empty."""
+        """`new_run` begins one, whatever the directory holds, with this `run_id` unless it is empty.
+
+        `revoked` are the keys that an earlier run of this process has revoked.
+        """
         self._reload = Reload(configuration)
         self._directory = directory
         self._log = log
         self._new_run = new_run
         self._export_command = export_command
+        self._revoked = set() if revoked is None else revoked
         self._started_unix_s = time.time()
         self._identity: Identity = make_identity(configuration.settings, self._started_unix_s)
         if run_id:
@@ -116,6 +121,7 @@ class Daemon:
             new_run=True,
             export_command=self._export_command,
             run_id=self._next_run_id,
+            revoked=self._revoked,
         )
 
     # Startup
@@ -260,6 +266,7 @@ class Daemon:
             end_streams=lambda: self._server.parts.key_service.end_refused_streams(),
             clock=time.time,
             log=self._log,
+            revoked=self._revoked,
         )
         keeper.open()
         return verifier, keeper

@@ -30,8 +30,10 @@ class KeyKeeper:
         end_streams: Callable[[], int],
         clock: Callable[[], float],
         log: BoundLogger,
+        revoked: set[str] | None = None,
     ) -> None:
         """`find_ring` says where the ring is, None while there is none; `revocations` is the file of the revoked.
+        `revoked` are those of earlier runs of the same process; they are added to here.
 
         `end_streams` ends the open streams whose key is no longer accepted and says how many; `clock` gives Unix
         seconds. Nothing is read before `open`.
@@ -42,8 +44,8 @@ class KeyKeeper:
         self._end_streams = end_streams
         self._clock = clock
         self._log = log
-        self._revoked: set[str] = set()
-        """Revoked in this start: in force also where the file of revocations could not be written."""
+        self._revoked: set[str] = set() if revoked is None else revoked
+        """Revoked in this process: in force also where the file of revocations could not be written."""
 
     def open(self) -> None:
         """Use the ring that is there. Raises EsperdError KEYRING_INVALID."""

@@ -28,13 +28,19 @@ class Keeping:
         self.verifier = Verifier(
             keyring=None, audience="d", epoch=bytes(16), wall_clock=lambda: NOW, monotonic=lambda: 0.0
         )
-        self.keeper = KeyKeeper(
+        self.revoked: set[str] = set()
+        self.keeper = self.make_keeper()
+
+    def make_keeper(self) -> KeyKeeper:
+        """The keeper of one run of the process."""
+        return KeyKeeper(
             find_ring=lambda: self.ring if self.ring.exists() else None,
             revocations=self.revocations,
             verifier=self.verifier,
             end_streams=self._end_streams,
             clock=lambda: NOW,
             log=structlog.get_logger(),
+            revoked=self.revoked,
         )
 
     def _end_streams(self) -> int:
@@ -151,6 +157,19 @@ async def test_what_cannot_be_kept_is_in_force_and_told(keeping: Keeping) -> Non
     assert keeping.state(key) is KeyState.REVOKED
     await keeping.keeper.revoke(key.key_id, "")
     assert [row.key_id for row in read_revocations(keeping.revocations)] == [key.key_id]
+
+
+async def test_the_next_run_of_the_process_knows_what_could_not_be_kept(keeping: Keeping) -> None:
+    """StartRun makes another keeper; the key stays refused while the process lives."""
+    key = keeping.add("a")
+    keeping.keeper.open()
+    keeping.revocations.mkdir()
+    with pytest.raises(EsperdError):
+        await keeping.keeper.revoke(key.key_id, "")
+    keeping.revocations.rmdir()
+    keeping.keeper = keeping.make_keeper()
+    keeping.keeper.open()
+    assert keeping.state(key) is KeyState.REVOKED
 
 
 async def test_only_keys_of_the_ring_can_be_revoked(keeping: Keeping) -> None:
