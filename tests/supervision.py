@@ -13,6 +13,7 @@ from esperd.config.origin import DEFAULT, SET_LOG_LEVEL, Configuration
 from esperd.config.settings import Settings
 from esperd.control.identity import ServerIdentity
 from esperd.control.supervisor import DiagnosticSection, Reloaded
+from esperd.leyline.nonces import NonceStore
 from esperd.leyline.verify import Verifier
 from esperd.weatherlight.key_keeper import KeyKeeper
 
@@ -52,7 +53,9 @@ class RecordingSupervisor:
         return (DiagnosticSection("stage", "all is well"),)
 
 
-def open_keys(directory: Path, identity: ServerIdentity, end_streams: Callable[[], int]) -> tuple[Verifier, KeyKeeper]:
+def open_keys(
+    directory: Path, identity: ServerIdentity, end_streams: Callable[[], int], nonces: NonceStore | None = None
+) -> tuple[Verifier, KeyKeeper]:
     """A verifier, and the keeper of its keys: those of `keys.toml` in the directory, if it is there."""
     ring = directory / "keys.toml"
     verifier = Verifier(
@@ -61,6 +64,7 @@ def open_keys(directory: Path, identity: ServerIdentity, end_streams: Callable[[
         epoch=identity.epoch,
         wall_clock=time.time,
         monotonic=time.monotonic,
+        nonces=nonces,
     )
     keys = KeyKeeper(
         find_ring=lambda: ring if ring.exists() else None,

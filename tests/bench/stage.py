@@ -27,6 +27,7 @@ from esperd.control.parts import Surroundings
 from esperd.control.server import ControlServer
 from esperd.leyline.commands import Outcome
 from esperd.leyline.keyring_edit import append_key, new_key, write_client_file
+from esperd.leyline.nonces import NonceStore
 from esperd.leyline.views import OptimizerGroupView, RunView, Snapshot
 from esperd.leyline.vocabulary import CommandState, Permission, TrainerPhase
 from esperd.oona.journal import Journal
@@ -37,6 +38,8 @@ from tests.supervision import RecordingSupervisor, open_keys
 
 ResultT = TypeVar("ResultT")
 
+MANY_NONCES = 10_000_000
+"""What one caller sends in five minutes of a benchmark is more than a key may."""
 UNLIMITED = 1e9
 SERVER_ID = "esperd-bench"
 
@@ -81,7 +84,12 @@ async def open_stage(bridge: Bridge, *, durable: bool = True, listen: Sequence[s
         journal: Journal = await SqliteJournal.open(directory / "journal.db") if durable else MemoryJournal()
         identity = ServerIdentity(SERVER_ID, secrets.token_bytes(16), "bench", "bench")
         append_key(directory / "keys.toml", key)
-        verifier, keys = open_keys(directory, identity, lambda: server.parts.key_service.end_refused_streams())
+        verifier, keys = open_keys(
+            directory,
+            identity,
+            lambda: server.parts.key_service.end_refused_streams(),
+            NonceStore(per_key=MANY_NONCES, total=MANY_NONCES),
+        )
         around = Surroundings(
             port=bridge,
             journal=journal,

@@ -217,11 +217,21 @@ class Performance:
     def _learn(self, act: Sequence[Request]) -> None:
         """Note what the next act names: seeds that have germinated, checkpoints that were written."""
         for request in act:
-            if request.kind in ("germinate", "checkpoint"):
+            if request.kind == "germinate":
                 self.settle(request.label)
-        for point in self.look().restore_points:
-            if point.checkpoint_id:
-                self.known.checkpoint_ids[point.global_step] = point.checkpoint_id
+            if request.kind == "checkpoint":
+                self._learn_checkpoint(self.settle(request.label).global_step)
+
+    def _learn_checkpoint(self, step: int) -> None:
+        """Note the checkpoint of a step. Its row follows its command's outcome, and a daemon that was killed between
+        the two writes it once more while it catches up.
+        """
+
+        def ids(run: GetRunResponse) -> list[str]:
+            points = [point for point in run.restore_points if point.global_step == step]
+            return [point.checkpoint_id for point in points if point.checkpoint_id]
+
+        self.known.checkpoint_ids[step] = ids(self.until(lambda run: bool(ids(run))))[-1]
 
     # Calls that survive the daemon
 
