@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from esperd.control.connections import OpenStream
+from esperd.leyline.peers import is_unix
 from esperd.leyline.verify import Verified
 
 
@@ -37,7 +38,7 @@ class Call:
     @property
     def is_unix(self) -> bool:
         """Whether it came over a Unix socket."""
-        return self.peer.startswith("unix:")
+        return is_unix(self.peer)
 
     @property
     def signer(self) -> Verified:

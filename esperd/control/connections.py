@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.peers import is_unix
 
 MAX_PEERS = 256
 """Peers that are remembered; those that have been silent for longest are forgotten first."""
@@ -135,18 +136,20 @@ class Connections:
 
     def _make_room(self, is_signed: bool) -> None:
         """See that one more may be opened; when all are taken, a session on which nobody has signed yet gives way."""
-        refusal = EsperdError("TOO_MANY_STREAMS", limit=self.max_streams)
         if not is_signed:
             num_readers = sum(not stream.is_signed for stream in self._streams.values())
             if num_readers >= self.max_streams - int(self.max_streams * SESSIONS_SHARE):
-                raise refusal
+                raise self._too_many()
         if len(self._streams) < self.max_streams:
             return
         unproven = (one for one in self.streams if one.is_signed and not one.principal and one.refusal is None)
         oldest = next(unproven, None) if is_signed else None
         if oldest is None:
-            raise refusal
-        oldest.end(refusal)
+            raise self._too_many()
+        oldest.end(self._too_many())
+
+    def _too_many(self) -> EsperdError:
+        return EsperdError("TOO_MANY_STREAMS", limit=self.max_streams)
 
     def end_streams(self, refusal_of: Callable[[OpenStream], EsperdError | None]) -> int:
         """End the streams for which there is a refusal; over TCP, all others of the same connection too.
@@ -155,7 +158,7 @@ class Connections:
         a key has signed on is known to be its own. Returns how many were ended.
         """
         ended = {stream: refusal for stream in self.streams if (refusal := refusal_of(stream)) is not None}
-        by_peer = {stream.peer: refusal for stream, refusal in ended.items() if not stream.peer.startswith("unix:")}
+        by_peer = {stream.peer: refusal for stream, refusal in ended.items() if not is_unix(stream.peer)}
         for stream in self.streams:
             refusal = ended.get(stream) or by_peer.get(stream.peer)
             if refusal is not None:

@@ -5,10 +5,11 @@ Event loop only, on the path of every call.
 
 from typing import Any
 
+from esperd.leyline.peers import UNIX, is_unix
+
 MAX_NAME_CHARS = 128
-UNIX = "unix:"
-"""All who come over a Unix socket: a name that one has given its own end says nothing, and would make it many."""
-_UNIX_SCHEMES = ("unix:", "unix-abstract:")
+_UNIX_SCHEMES = (UNIX, "unix-abstract:")
+"""A name that a client has given its own end says nothing, and would make one caller many: all are `UNIX`."""
 _NAMES = (
     ("peer_spiffe_id", "id"),
     ("x509_common_name", "cn"),
@@ -41,7 +42,7 @@ def certificate_name(facts: "dict[str, list[bytes]]") -> str:
 def source_of(peer: str) -> str:
     """The peer without what changes from one of its connections to the next: its certificate, else its host."""
     address, _, name = peer.partition(" ")
-    return name or (address if address.startswith("unix:") else address.rpartition(":")[0])
+    return name or (address if is_unix(address) else address.rpartition(":")[0])
 
 
 def _in_one_word(raw: bytes) -> str:

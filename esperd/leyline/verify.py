@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.keyring import MAX_NAME_CHARS, Key, KeyRing, KeyState
 from esperd.leyline.nonces import NonceCapacity, NonceReplayed, NonceStore
+from esperd.leyline.peers import is_unix
 from esperd.leyline.throttle import FailureThrottle
 from esperd.leyline.vocabulary import Permission
 
@@ -116,7 +117,7 @@ class Verifier:
 
     def _is_shared(self, peer: str, bucket: str) -> bool:
         """Whether others fill the bucket too: anybody on a Unix socket, and everybody once there are too many peers."""
-        return peer.startswith("unix:") or not self._throttle.knows(bucket)
+        return is_unix(peer) or not self._throttle.knows(bucket)
 
     def _authenticate(
         self, ring: KeyRing, fields: SignedHeader, header: bytes, payload: bytes, signature: bytes
@@ -229,7 +230,7 @@ def _bucket(peer: str, parsed: SignedHeader | None) -> str:
     # Every client of a Unix socket has the same peer name. One bucket for all of them would let one misconfigured
     # client lock the others out, emergencies included; so there the claimed key has the bucket. Anybody may claim a
     # key, so its bucket slows only those who cannot prove it: who merely names it does not lock its holder out.
-    return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer
+    return f"{peer} {_claimed(parsed)}" if is_unix(peer) else peer
 
 
 def _throttled(bucket: str, wait_s: float) -> RequestRefused:

@@ -8,15 +8,10 @@ import torch
 
 from esperd.oona.checkpoints.store import CheckpointStore
 from tests.integration.recovery.digits_run import timelines, to_the_end, train
+from tests.unit.tolaria.conftest import _one_thread
 from tests.unit.tolaria.harness import Run
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["_one_thread"]
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ MUTANTS = (
     Mutant(
         "failures of one peer close the door to all",
         verify,
-        'return f"{peer} {_claimed(parsed)}" if peer.startswith("unix:") else peer',
+        'return f"{peer} {_claimed(parsed)}" if is_unix(peer) else peer',
         'return ""',
     ),
     Mutant(
