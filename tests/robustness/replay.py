@@ -14,9 +14,11 @@ from pathlib import Path
 from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1.emergency_service_pb2 import ClearEmergencyPayload, EmergencySignal
 from esper.leyline.v1.vocabulary_pb2 import (
+    CIRCUIT_BREAKER_STATE_CLOSED,
     COMMAND_STATE_APPLIED,
     EMERGENCY_LEVEL_HALT,
     TRAINER_PHASE_FINISHED,
+    CircuitBreakerState,
     EmergencyLevel,
 )
 
@@ -32,17 +34,31 @@ _LEFT_OUT = ("pause", "resume", "checkpoint")
 _UNDISTURBED = ("run.start_paused=true", "run.task_options.step_s=0.0")
 
 
+@dataclass(slots=True)
+class Standing:
+    """What an operator has set and no rollback takes back."""
+
+    emergencies: dict[str, EmergencyLevel] = field(default_factory=dict)
+    """Those raised and not cleared, by id."""
+    breakers: dict[str, CircuitBreakerState] = field(default_factory=dict)
+    """What each breaker was set to last, by name."""
+
+    def copy(self) -> "Standing":
+        """As it is now."""
+        return Standing(dict(self.emergencies), dict(self.breakers))
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What happens at one step of the straight run."""
 
     timeline: int
     step: int
-    command: CommandRow | None
-    """None where the run came back here: only its emergencies are then made those that stood."""
+    standing: Standing
+    """What stands then."""
+    command: CommandRow | None = None
+    """None where only what stands may have changed: the run came back here, or an operator set it."""
     outcome: OutcomeRow | None = None
-    emergencies: dict[str, EmergencyLevel] = field(default_factory=dict)
-    """Those that an operator had raised, by id, after this."""
 
 
 def replay(folder: Path, launcher: Launcher, history: History, overrides: Sequence[str]) -> None:
@@ -64,7 +80,7 @@ def straight_run(history: History) -> list[Scene]:
     """The way that led to the end, without what was rolled back."""
     commands = {row.command_id: row for row in history.commands}
     opened = {row.cause: row for row in history.timelines}
-    standing: dict[str, EmergencyLevel] = {}
+    standing = Standing()
     scenes: list[Scene] = []
     for outcome in sorted((row for row in history.outcomes if row.sequence), key=lambda row: row.sequence):
         command = commands[outcome.command_id]
@@ -72,12 +88,12 @@ def straight_run(history: History) -> list[Scene]:
         if command.command_id in opened:
             fork = opened[command.command_id]
             scenes = [scene for scene in scenes if _leads_to(scene, fork, history.timelines)]
-            scenes.append(Scene(fork.timeline, fork.fork_step, None, None, dict(standing)))
-        elif command.kind == "emergency" and is_applied:
-            _note_emergency(command, standing)
-            scenes.append(Scene(outcome.timeline, outcome.global_step, None, None, dict(standing)))
+            scenes.append(Scene(fork.timeline, fork.fork_step, standing.copy()))
+        elif command.kind in _STANDING and is_applied:
+            _STANDING[command.kind](command, standing)
+            scenes.append(Scene(outcome.timeline, outcome.global_step, standing.copy()))
         elif command.kind not in _LEFT_OUT and (is_applied or outcome.refusal_reason in _MEASURING):
-            scenes.append(Scene(outcome.timeline, outcome.global_step, command, outcome, dict(standing)))
+            scenes.append(Scene(outcome.timeline, outcome.global_step, standing.copy(), command, outcome))
     # A halt, and its end, may have come while the run caught up: at an earlier step than what was before.
     return sorted(scenes, key=lambda scene: (scene.timeline, scene.step))
 
@@ -94,13 +110,22 @@ def _leads_to(scene: Scene, fork: TimelineRow, timelines: Sequence[TimelineRow])
     return scene.step <= limit
 
 
-def _note_emergency(command: CommandRow, standing: dict[str, EmergencyLevel]) -> None:
+def _note_emergency(command: CommandRow, standing: Standing) -> None:
     if command.method.endswith("RaiseEmergency"):
         level = EmergencySignal.FromString(command.payload).level
         if level < EMERGENCY_LEVEL_HALT:  # nothing is computed while a halt stands
-            standing[f"e-{command.command_id}"] = level
+            standing.emergencies[f"e-{command.command_id}"] = level
     else:
-        standing.pop(ClearEmergencyPayload.FromString(command.payload).emergency_id, None)
+        standing.emergencies.pop(ClearEmergencyPayload.FromString(command.payload).emergency_id, None)
+
+
+def _note_breaker(command: CommandRow, standing: Standing) -> None:
+    asked = pb.AdaptationCommand.FromString(command.payload).circuit_breaker
+    standing.breakers[asked.name] = asked.desired_state
+
+
+_STANDING = {"emergency": _note_emergency, "breaker": _note_breaker}
+"""What a command of this kind makes stand: a rollback keeps it, though it goes back to before the command."""
 
 
 class _Stage:
@@ -109,8 +134,9 @@ class _Stage:
     def __init__(self, performance: Performance) -> None:
         self._performance = performance
         self._numbers = itertools.count(1)
-        self._standing: dict[str, str] = {}
+        self._raised: dict[str, str] = {}
         """Ids of this run's emergencies, by those of the recorded ones."""
+        self._breakers: dict[str, CircuitBreakerState] = {}
 
     def go_to(self, step: int) -> None:
         """Let the run go on and stand still at a step; nothing when it is there."""
@@ -123,7 +149,7 @@ class _Stage:
 
     def perform(self, scene: Scene) -> None:
         """Send what happened there, and see that it comes to the same."""
-        self._make_stand(scene.emergencies)
+        self._make_stand(scene.standing)
         if scene.command is None or scene.outcome is None:
             return
         if scene.command.kind == "stop":
@@ -138,15 +164,18 @@ class _Stage:
         # A refused command has made no seed; the client is shown the one that it named.
         seed_id = int(settled.seed_id or 0) if settled.state == COMMAND_STATE_APPLIED else 0
         found = (settled.state, settled.error.reason, seed_id)
-        assert found == recorded, f"{message.request_id} at {scene.step}: {recorded} became {found}"
+        became = f"{recorded} became {found} {settled.error.message}"
+        assert found == recorded, f"{message.request_id} at {scene.step}: {became}"
 
-    def _make_stand(self, emergencies: dict[str, EmergencyLevel]) -> None:
-        """Raise and clear what it takes."""
-        for recorded in [name for name in self._standing if name not in emergencies]:
-            self._clear(self._standing.pop(recorded))
-        for recorded, level in emergencies.items():
-            if recorded not in self._standing:
-                self._standing[recorded] = self._raise(level)
+    def _make_stand(self, standing: Standing) -> None:
+        """Raise, clear and set what it takes."""
+        for recorded in [name for name in self._raised if name not in standing.emergencies]:
+            self._clear(self._raised.pop(recorded))
+        for recorded, level in standing.emergencies.items():
+            if recorded not in self._raised:
+                self._raised[recorded] = self._raise(level)
+        for breaker in {**self._breakers, **standing.breakers}:
+            self._set(breaker, standing.breakers.get(breaker, CIRCUIT_BREAKER_STATE_CLOSED))
 
     def _raise(self, level: EmergencyLevel) -> str:
         name = self._name()
@@ -156,6 +185,16 @@ class _Stage:
     def _clear(self, emergency_id: str) -> None:
         name = self._name()
         self._performance.call(lambda client: client.clear_emergency(emergency_id, name, request_id=name))
+
+    def _set(self, breaker: str, state: CircuitBreakerState) -> None:
+        if self._breakers.get(breaker, CIRCUIT_BREAKER_STATE_CLOSED) == state:
+            return
+        self._breakers[breaker] = state
+        name = self._name()
+        asked = pb.CommandCircuitBreaker(name=breaker, desired_state=state)
+        message = pb.AdaptationCommand(request_id=name, reason=name, circuit_breaker=asked)
+        self._performance.submit(name, lambda client: client.submit(message))
+        self._performance.settle(name)
 
     def _control(self, action: pb.RunAction, step: int = 0) -> str:
         name = self._name()
