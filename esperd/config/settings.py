@@ -246,6 +246,46 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """`[kernels]`: compiled seeds, where they are kept, and what they may cost."""
+
+    enabled: bool = True
+    """Use kernels where they are offered; without, seeds run their eager modules and uploads are refused."""
+    store: str = ""
+    """Where the library keeps them: a directory, or any URL that fsspec knows (`s3://bucket/kernels`); empty means
+    `<run directory>/kernels/library`."""
+    quota_bytes: int = 2 << 30
+    """What the library may hold; above it the kernels that were not used for longest go, never pinned ones or ones in
+    use."""
+    keep_days: float = 90.0
+    """Kernels that nobody has used for so many days are removed; 0 keeps them."""
+    max_kernel_bytes: int = 64 << 20
+    """Size of one kernel's files together."""
+    cache_bytes: int = 512 << 20
+    """Memory of the kernels that are open; those in use stay whatever this says."""
+    cache_kernels: int = 32
+    """Kernels that are open at once."""
+    cache_ttl_s: float = 600.0
+    """An open kernel that no seed has used for so long is closed at the next epoch's end."""
+    fetch_budget_ms: float = 10.0
+    """A kernel that takes longer to fetch and open is reported, and counts against the breaker."""
+    validation_timeout_s: float = 300.0
+    """For one kernel; the validator is then killed and the kernel quarantined."""
+    validation_memory_bytes: int = 8 << 30
+    """Address space of the validator."""
+    validation_steps: int = 50
+    """Optimizer steps beside the eager module."""
+    max_error: float = 1e-5
+    """Relative error of outputs and gradients in float32."""
+    max_error_half: float = 1e-2
+    """The same in 16 bits."""
+    max_step_ratio: float = 1.0
+    """Time of a training step against the eager module's above which a kernel is quarantined."""
+    max_load_ms: float = 10.0
+    """Median time to open it above which it is quarantined."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """`[policy]`: what a policy is sent."""
 
@@ -276,5 +316,6 @@ class Settings:
     control: ControlSettings = ControlSettings()
     journal: JournalSettings = JournalSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
+    kernels: KernelSettings = KernelSettings()
     policy: PolicySettings = PolicySettings()
     log: LogSettings = LogSettings()

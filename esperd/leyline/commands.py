@@ -110,6 +110,15 @@ class RollbackCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelSwapCommand:
+    """Have a seed compute by a kernel from the safe point on, or by its eager module."""
+
+    seed_id: int
+    artifact_id: str = ""
+    """Empty means the eager module."""
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerCommand:
     """Open or close a named circuit breaker by hand."""
 
@@ -147,6 +156,7 @@ Payload = (
     | StopCommand
     | CheckpointCommand
     | RollbackCommand
+    | KernelSwapCommand
     | BreakerCommand
     | EmergencyCommand
     | PolicyPresence

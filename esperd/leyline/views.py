@@ -7,6 +7,7 @@ by reference; readers on the event loop hold it as long as they like. Plain valu
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from esperd.leyline.kernels import KernelVariant
 from esperd.leyline.vocabulary import (
     BlendMode,
     BlueprintTier,
@@ -111,6 +112,26 @@ class SeedView:
     """Principal of the GERMINATE."""
     note: str = ""
     """Why it was culled, or what it waits for."""
+    variant: KernelVariant | None = None
+    """Which kernels fit it; None where it has no module."""
+    kernel_artifact_id: str = ""
+    """The kernel that it computes by; empty while it runs its eager module."""
+    kernel_note: str = ""
+    """Why it runs eager, or what its kernel waits for; empty while it runs one."""
+    refuses_kernels: bool = False
+    """A command put it back to its eager module: the daemon swaps no kernel in by itself."""
+    prewarm_ms: float = 0.0
+    """Milliseconds that warming its kernel up took, off the training thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterBounds:
+    """What values a blueprint parameter may take, both ends included."""
+
+    minimum: float
+    maximum: float
+    default: float
+    is_integer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,12 @@ class BlueprintOffer:
     tier: BlueprintTier
     risk: float
     cost: Cost
+    name: str = ""
+    description: str = ""
+    bounds: Mapping[str, ParameterBounds] = field(default_factory=dict)
+    """The blueprint's own parameters."""
+    variant: KernelVariant | None = None
+    """Which kernels fit it there, with its default parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +165,10 @@ class SiteView:
     embargoed_until_step: int
     embargoed_until_unix_s: float
     offers: tuple[BlueprintOffer, ...] = ()
+    autocast_dtype: str = ""
+    """Dtype of the autocast under which the host computes it; empty without."""
+    batch_size: int = 0
+    """Batch size of its activation in training; 0 before the first step."""
 
 
 @dataclass(frozen=True, slots=True)

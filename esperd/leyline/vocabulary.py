@@ -184,6 +184,59 @@ class BlueprintTier(enum.IntEnum):
     HIGH_RISK = 3
 
 
+class KernelState(enum.IntEnum):
+    """Where a kernel is on its way from a wish to a seed (design 05)."""
+
+    UNSPECIFIED = 0
+    WANTED = 1
+    COMPILING = 2
+    COMPILE_FAILED = 3
+    UPLOADING = 4
+    VALIDATING = 5
+    OFFERED = 6
+    QUARANTINED = 7
+    REMOVED = 8
+
+
+class KernelFileRole(enum.IntEnum):
+    """What one of a kernel's libraries computes."""
+
+    UNSPECIFIED = 0
+    FORWARD = 1
+    BACKWARD = 2
+    """With the gradient of the activation."""
+    PARAMETER_BACKWARD = 3
+    """For the parameters alone."""
+
+
+class KernelInputKind(enum.IntEnum):
+    """What an input of a kernel's forward library is."""
+
+    UNSPECIFIED = 0
+    PARAMETER = 1
+    BUFFER = 2
+    ACTIVATION = 3
+
+
+class HazardBand(enum.IntEnum):
+    """How dangerous a kernel was found to be."""
+
+    UNSPECIFIED = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class HandlingClass(enum.IntEnum):
+    """What may be done with a kernel."""
+
+    UNSPECIFIED = 0
+    STANDARD = 1
+    RESTRICTED = 2
+    QUARANTINE = 3
+
+
 class BreakerState(enum.IntEnum):
     """The state of a circuit breaker."""
 

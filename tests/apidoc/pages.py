@@ -25,7 +25,19 @@ leave a row in the audit log, also when they are refused. A field outside its ru
 clamped; an empty field means what its comment says. Fields of answers have no rules, and a client must bear enum values
 that it does not know.
 """
-_SERVICES = ("Server", "Command", "Emergency", "Policy", "State", "Telemetry", "Run", "Checkpoint", "Audit", "Admin")
+_SERVICES = (
+    "Server",
+    "Command",
+    "Emergency",
+    "Policy",
+    "State",
+    "Telemetry",
+    "Run",
+    "Checkpoint",
+    "Kernel",
+    "Audit",
+    "Admin",
+)
 """In the order in which one needs them."""
 _WAITS = {"AUTH_THROTTLED", "RATE_LIMITED"}
 """Reasons whose RetryInfo is worked out for each refusal."""
@@ -40,6 +52,7 @@ _AREAS = {
     "CKP": "Checkpoints",
     "RBK": "Rollback",
     "EXP": "Export",
+    "KRN": "Kernels",
     "SRV": "The daemon",
     "CFG": "Configuration and files",
     "TASK": "Tasks",

@@ -56,6 +56,7 @@ def _phrases(rules: validate_pb2.FieldRules) -> list[str]:
 def _collection(rules: Any) -> list[str]:
     told = []
     names: Mapping[str, Callable[[Any], str]] = {
+        "min_items": lambda number: f"at least {number} entries",
         "max_items": lambda number: f"at most {number} entries",
         "max_pairs": lambda number: f"at most {number} entries",
         "items": lambda inner: f"each {_joined(inner)}",
@@ -89,6 +90,8 @@ def _scalar(kind: str, rules: Any) -> Iterable[str]:
         "len": lambda number: f"exactly {number} {unit}",
         "max_bytes": lambda number: f"at most {number} bytes" if number else "empty",
         "in": lambda words: f"one of {', '.join(f'`{word}`' for word in words)}",
+        "pattern": lambda pattern: f"matches `{pattern}`",
+        "const": lambda value: f"exactly {value}",
         "finite": lambda _: "finite",
         "defined_only": lambda _: "a known value",
         "gt": lambda value: f"after {_date(value)}" if kind == "timestamp" else f"above {value:g}",

@@ -11,7 +11,7 @@ from typing import Any
 import esper.leyline.v1
 import grpc
 import pytest
-from esper.leyline.v1 import options_pb2, vocabulary_pb2
+from esper.leyline.v1 import kernel_pb2, options_pb2, vocabulary_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import EnumDescriptor
 
@@ -39,6 +39,11 @@ WORDS = {
     vocabulary.LeaseMode: (vocabulary_pb2.LeaseMode, "LEASE_MODE_"),
     vocabulary.CheckpointKind: (vocabulary_pb2.CheckpointKind, "CHECKPOINT_KIND_"),
     vocabulary.RollbackTier: (vocabulary_pb2.RollbackTier, "ROLLBACK_TIER_"),
+    vocabulary.KernelState: (kernel_pb2.KernelState, "KERNEL_STATE_"),
+    vocabulary.KernelFileRole: (kernel_pb2.KernelFileRole, "KERNEL_FILE_ROLE_"),
+    vocabulary.KernelInputKind: (kernel_pb2.KernelInputKind, "KERNEL_INPUT_KIND_"),
+    vocabulary.HazardBand: (kernel_pb2.HazardBand, "HAZARD_BAND_"),
+    vocabulary.HandlingClass: (kernel_pb2.HandlingClass, "HANDLING_CLASS_"),
     vocabulary.Permission: (options_pb2.Permission, "PERMISSION_"),
 }
 """Every set of words: its enum on the wire, and the prefix of the names there."""
@@ -58,7 +63,8 @@ def test_every_set_of_words_is_compared() -> None:
     """No enum of either side is left out."""
     declared = {item for item in vars(vocabulary).values() if isinstance(item, enum.EnumMeta)}
     assert declared - {enum.IntEnum} == set(WORDS)
-    on_the_wire = {*vocabulary_pb2.DESCRIPTOR.enum_types_by_name, *options_pb2.DESCRIPTOR.enum_types_by_name}
+    files = (vocabulary_pb2, options_pb2, kernel_pb2)
+    on_the_wire = {name for file in files for name in file.DESCRIPTOR.enum_types_by_name}
     assert on_the_wire == {wire.DESCRIPTOR.name for wire, _ in WORDS.values()}
 
 

@@ -23,6 +23,7 @@ class CommandType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMMAND_TYPE_EMERGENCY: _ClassVar[CommandType]
     COMMAND_TYPE_STRUCTURAL_PRUNING: _ClassVar[CommandType]
     COMMAND_TYPE_CHECKPOINT: _ClassVar[CommandType]
+    COMMAND_TYPE_KERNEL_SWAP: _ClassVar[CommandType]
 
 class OptimizerAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -45,6 +46,7 @@ COMMAND_TYPE_PAUSE: CommandType
 COMMAND_TYPE_EMERGENCY: CommandType
 COMMAND_TYPE_STRUCTURAL_PRUNING: CommandType
 COMMAND_TYPE_CHECKPOINT: CommandType
+COMMAND_TYPE_KERNEL_SWAP: CommandType
 OPTIMIZER_ACTION_UNSPECIFIED: OptimizerAction
 OPTIMIZER_ACTION_SET_HYPERPARAMETERS: OptimizerAction
 OPTIMIZER_ACTION_RESET_STATE: OptimizerAction
@@ -147,6 +149,12 @@ class CommandRollback(_message.Message):
     tier: _vocabulary_pb2.RollbackTier
     def __init__(self, checkpoint_id: _Optional[str] = ..., global_step: _Optional[int] = ..., before_seed_id: _Optional[str] = ..., tier: _Optional[_Union[_vocabulary_pb2.RollbackTier, str]] = ...) -> None: ...
 
+class CommandKernelSwap(_message.Message):
+    __slots__ = ("artifact_id",)
+    ARTIFACT_ID_FIELD_NUMBER: _ClassVar[int]
+    artifact_id: str
+    def __init__(self, artifact_id: _Optional[str] = ...) -> None: ...
+
 class ApplyAt(_message.Message):
     __slots__ = ("global_step", "epoch_boundary")
     GLOBAL_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -168,7 +176,7 @@ class RiskVerdict(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., action: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class AdaptationCommand(_message.Message):
-    __slots__ = ("version", "command_id", "command_type", "target_seed_id", "request_id", "reason", "seed_operation", "optimizer_adjustment", "circuit_breaker", "run_control", "checkpoint", "rollback", "expected_revision", "apply_at", "expire_time", "validate_only", "decision_id", "risk")
+    __slots__ = ("version", "command_id", "command_type", "target_seed_id", "request_id", "reason", "seed_operation", "optimizer_adjustment", "circuit_breaker", "run_control", "checkpoint", "rollback", "kernel_swap", "expected_revision", "apply_at", "expire_time", "validate_only", "decision_id", "risk")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     COMMAND_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +189,7 @@ class AdaptationCommand(_message.Message):
     RUN_CONTROL_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_SWAP_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     APPLY_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -199,13 +208,14 @@ class AdaptationCommand(_message.Message):
     run_control: CommandRunControl
     checkpoint: CommandCheckpoint
     rollback: CommandRollback
+    kernel_swap: CommandKernelSwap
     expected_revision: int
     apply_at: ApplyAt
     expire_time: _timestamp_pb2.Timestamp
     validate_only: bool
     decision_id: str
     risk: _containers.RepeatedCompositeFieldContainer[RiskVerdict]
-    def __init__(self, version: _Optional[int] = ..., command_id: _Optional[str] = ..., command_type: _Optional[_Union[CommandType, str]] = ..., target_seed_id: _Optional[str] = ..., request_id: _Optional[str] = ..., reason: _Optional[str] = ..., seed_operation: _Optional[_Union[CommandSeedOperation, _Mapping]] = ..., optimizer_adjustment: _Optional[_Union[CommandOptimizerAdjustment, _Mapping]] = ..., circuit_breaker: _Optional[_Union[CommandCircuitBreaker, _Mapping]] = ..., run_control: _Optional[_Union[CommandRunControl, _Mapping]] = ..., checkpoint: _Optional[_Union[CommandCheckpoint, _Mapping]] = ..., rollback: _Optional[_Union[CommandRollback, _Mapping]] = ..., expected_revision: _Optional[int] = ..., apply_at: _Optional[_Union[ApplyAt, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., validate_only: _Optional[bool] = ..., decision_id: _Optional[str] = ..., risk: _Optional[_Iterable[_Union[RiskVerdict, _Mapping]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., command_id: _Optional[str] = ..., command_type: _Optional[_Union[CommandType, str]] = ..., target_seed_id: _Optional[str] = ..., request_id: _Optional[str] = ..., reason: _Optional[str] = ..., seed_operation: _Optional[_Union[CommandSeedOperation, _Mapping]] = ..., optimizer_adjustment: _Optional[_Union[CommandOptimizerAdjustment, _Mapping]] = ..., circuit_breaker: _Optional[_Union[CommandCircuitBreaker, _Mapping]] = ..., run_control: _Optional[_Union[CommandRunControl, _Mapping]] = ..., checkpoint: _Optional[_Union[CommandCheckpoint, _Mapping]] = ..., rollback: _Optional[_Union[CommandRollback, _Mapping]] = ..., kernel_swap: _Optional[_Union[CommandKernelSwap, _Mapping]] = ..., expected_revision: _Optional[int] = ..., apply_at: _Optional[_Union[ApplyAt, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., validate_only: _Optional[bool] = ..., decision_id: _Optional[str] = ..., risk: _Optional[_Iterable[_Union[RiskVerdict, _Mapping]]] = ...) -> None: ...
 
 class CommandError(_message.Message):
     __slots__ = ("code", "reason", "message", "metadata")

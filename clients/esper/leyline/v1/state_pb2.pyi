@@ -75,7 +75,7 @@ class Cost(_message.Message):
     def __init__(self, num_parameters: _Optional[int] = ..., forward_flops: _Optional[int] = ..., backward_flops: _Optional[int] = ..., activation_bytes: _Optional[int] = ..., step_ms: _Optional[float] = ...) -> None: ...
 
 class SeedState(_message.Message):
-    __slots__ = ("seed_id", "stage", "gradient_norm", "learning_rate", "layer_depth", "metrics", "age_epochs", "risk_score", "site", "blueprint_id", "alpha", "alpha_target", "blend_mode", "training_mode", "isolation", "age_steps", "stage_steps", "auto_advance", "cost", "contributions", "gates", "output_ratio", "seed_loss", "first_order_gain", "num_isolation_violations", "requested_by", "note", "germinated_step")
+    __slots__ = ("seed_id", "stage", "gradient_norm", "learning_rate", "layer_depth", "metrics", "age_epochs", "risk_score", "site", "blueprint_id", "alpha", "alpha_target", "blend_mode", "training_mode", "isolation", "age_steps", "stage_steps", "auto_advance", "cost", "contributions", "gates", "output_ratio", "seed_loss", "first_order_gain", "num_isolation_violations", "requested_by", "note", "germinated_step", "kernel_artifact_id", "kernel_note", "prewarm_ms")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,9 @@ class SeedState(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_STEP_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_ARTIFACT_ID_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_NOTE_FIELD_NUMBER: _ClassVar[int]
+    PREWARM_MS_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     stage: _vocabulary_pb2.SeedLifecycleStage
     gradient_norm: float
@@ -139,7 +142,10 @@ class SeedState(_message.Message):
     requested_by: str
     note: str
     germinated_step: int
-    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., gradient_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., layer_depth: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., age_epochs: _Optional[int] = ..., risk_score: _Optional[float] = ..., site: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., alpha_target: _Optional[float] = ..., blend_mode: _Optional[_Union[_vocabulary_pb2.BlendMode, str]] = ..., training_mode: _Optional[_Union[_vocabulary_pb2.TrainingMode, str]] = ..., isolation: _Optional[_Union[_vocabulary_pb2.Isolation, str]] = ..., age_steps: _Optional[int] = ..., stage_steps: _Optional[int] = ..., auto_advance: _Optional[bool] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateResult, _Mapping]]] = ..., output_ratio: _Optional[float] = ..., seed_loss: _Optional[float] = ..., first_order_gain: _Optional[float] = ..., num_isolation_violations: _Optional[int] = ..., requested_by: _Optional[str] = ..., note: _Optional[str] = ..., germinated_step: _Optional[int] = ...) -> None: ...
+    kernel_artifact_id: str
+    kernel_note: str
+    prewarm_ms: float
+    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_vocabulary_pb2.SeedLifecycleStage, str]] = ..., gradient_norm: _Optional[float] = ..., learning_rate: _Optional[float] = ..., layer_depth: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., age_epochs: _Optional[int] = ..., risk_score: _Optional[float] = ..., site: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., alpha_target: _Optional[float] = ..., blend_mode: _Optional[_Union[_vocabulary_pb2.BlendMode, str]] = ..., training_mode: _Optional[_Union[_vocabulary_pb2.TrainingMode, str]] = ..., isolation: _Optional[_Union[_vocabulary_pb2.Isolation, str]] = ..., age_steps: _Optional[int] = ..., stage_steps: _Optional[int] = ..., auto_advance: _Optional[bool] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateResult, _Mapping]]] = ..., output_ratio: _Optional[float] = ..., seed_loss: _Optional[float] = ..., first_order_gain: _Optional[float] = ..., num_isolation_violations: _Optional[int] = ..., requested_by: _Optional[str] = ..., note: _Optional[str] = ..., germinated_step: _Optional[int] = ..., kernel_artifact_id: _Optional[str] = ..., kernel_note: _Optional[str] = ..., prewarm_ms: _Optional[float] = ...) -> None: ...
 
 class BlueprintOffer(_message.Message):
     __slots__ = ("blueprint_id", "tier", "risk", "cost")
@@ -154,7 +160,7 @@ class BlueprintOffer(_message.Message):
     def __init__(self, blueprint_id: _Optional[str] = ..., tier: _Optional[_Union[_vocabulary_pb2.BlueprintTier, str]] = ..., risk: _Optional[float] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
 
 class Site(_message.Message):
-    __slots__ = ("site", "module_type", "activation_shape", "dtype", "vacant", "num_fossils", "live_seed_ids", "embargoed_until_step", "embargoed_until_time", "offers")
+    __slots__ = ("site", "module_type", "activation_shape", "dtype", "vacant", "num_fossils", "live_seed_ids", "embargoed_until_step", "embargoed_until_time", "offers", "autocast_dtype", "batch_size")
     SITE_FIELD_NUMBER: _ClassVar[int]
     MODULE_TYPE_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +171,8 @@ class Site(_message.Message):
     EMBARGOED_UNTIL_STEP_FIELD_NUMBER: _ClassVar[int]
     EMBARGOED_UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
+    AUTOCAST_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     site: str
     module_type: str
     activation_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -175,7 +183,9 @@ class Site(_message.Message):
     embargoed_until_step: int
     embargoed_until_time: _timestamp_pb2.Timestamp
     offers: _containers.RepeatedCompositeFieldContainer[BlueprintOffer]
-    def __init__(self, site: _Optional[str] = ..., module_type: _Optional[str] = ..., activation_shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., vacant: _Optional[bool] = ..., num_fossils: _Optional[int] = ..., live_seed_ids: _Optional[_Iterable[str]] = ..., embargoed_until_step: _Optional[int] = ..., embargoed_until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[BlueprintOffer, _Mapping]]] = ...) -> None: ...
+    autocast_dtype: str
+    batch_size: int
+    def __init__(self, site: _Optional[str] = ..., module_type: _Optional[str] = ..., activation_shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., vacant: _Optional[bool] = ..., num_fossils: _Optional[int] = ..., live_seed_ids: _Optional[_Iterable[str]] = ..., embargoed_until_step: _Optional[int] = ..., embargoed_until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., offers: _Optional[_Iterable[_Union[BlueprintOffer, _Mapping]]] = ..., autocast_dtype: _Optional[str] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class OptimizerGroup(_message.Message):
     __slots__ = ("owner", "optimizer_type", "num_parameters", "num_tensors", "hyperparameters")
