@@ -75,6 +75,7 @@ class Recorder:
         self._is_awaited = asyncio.Event()
         # Those who wait for an outcome's row, by command id.
         self._row_waits: dict[str, asyncio.Future[bool]] = {}
+        self._last_error = ""
 
     @property
     def is_idle(self) -> bool:
@@ -127,7 +128,7 @@ class Recorder:
         num_early = sum(map(len, self._too_early.values()))
         lost = len(self._commands) + num_early + len(self._outcomes) + len(self._records)
         if lost:
-            self._log.error("rows were lost: the journal could not be written", num_rows=lost)
+            self._log.error("rows were lost: the journal could not be written", num_rows=lost, error=self._last_error)
 
     def _start(self) -> None:
         if self._writer is None or self._writer.done():
@@ -143,6 +144,7 @@ class Recorder:
             except JournalUnavailable as error:
                 self._answer_row_waits(list(self._row_waits), is_durable=False)
                 self._on_health(False)
+                self._last_error = error.message
                 self._log.error("the journal cannot be written; trying again", error=error.message)
                 await self._sleep(RETRY_S)
             except Exception:  # noqa: BLE001 - the writer outlives a fault of its own: nobody else writes outcomes

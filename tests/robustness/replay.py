@@ -60,6 +60,11 @@ class Scene:
     """None where only what stands may have changed: the run came back here, or an operator set it."""
     outcome: OutcomeRow | None = None
 
+    @property
+    def is_stop(self) -> bool:
+        """Whether it ends the run."""
+        return self.command is not None and self.command.kind == "stop"
+
 
 def replay(folder: Path, launcher: Launcher, history: History, overrides: Sequence[str]) -> None:
     """Perform what is recorded in a folder of its own, until the run is finished."""
@@ -94,8 +99,9 @@ def straight_run(history: History) -> list[Scene]:
             scenes.append(Scene(outcome.timeline, outcome.global_step, standing.copy()))
         elif command.kind not in _LEFT_OUT and (is_applied or outcome.refusal_reason in _MEASURING):
             scenes.append(Scene(outcome.timeline, outcome.global_step, standing.copy(), command, outcome))
-    # A halt, and its end, may have come while the run caught up: at an earlier step than what was before.
-    return sorted(scenes, key=lambda scene: (scene.timeline, scene.step))
+    # A halt, and its end, may have come while the run caught up: at an earlier step than what was before. A stop ends
+    # the run at its step, and the others of that safe point took effect too.
+    return sorted(scenes, key=lambda scene: (scene.timeline, scene.step, scene.is_stop))
 
 
 def _leads_to(scene: Scene, fork: TimelineRow, timelines: Sequence[TimelineRow]) -> bool:
@@ -152,7 +158,7 @@ class _Stage:
         self._make_stand(scene.standing)
         if scene.command is None or scene.outcome is None:
             return
-        if scene.command.kind == "stop":
+        if scene.is_stop:
             self._control(pb.RUN_ACTION_STOP)
             return
         message = pb.AdaptationCommand.FromString(scene.command.payload)

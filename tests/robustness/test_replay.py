@@ -30,6 +30,14 @@ def test_a_breaker_closed_on_what_was_rolled_back_stays_closed() -> None:
     assert seed.standing.breakers == {"isolation": CIRCUIT_BREAKER_STATE_CLOSED}
 
 
+def test_a_stop_comes_last_at_its_step() -> None:
+    """What took effect at the safe point where the run was stopped does so before it ends."""
+    history = _history(
+        [_command("c-1", "stop"), _command("c-2", "optimizer")], [_applied("c-1", 1, 10), _applied("c-2", 1, 10)], []
+    )
+    assert [scene.command and scene.command.command_id for scene in straight_run(history)] == ["c-2", "c-1"]
+
+
 def _breaker(command_id: str, state: CircuitBreakerState) -> CommandRow:
     message = AdaptationCommand(circuit_breaker=CommandCircuitBreaker(name="isolation", desired_state=state))
     return _command(command_id, "breaker", message.SerializeToString())
