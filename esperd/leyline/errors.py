@@ -158,6 +158,7 @@ _ROWS = (
     ("E-CLI-001", "DAEMON_UNREACHABLE", "UNAVAILABLE", "No daemon answers at {address}: {detail}.", "Start one with esperd serve FILE, or name its address with --address."),
     ("E-CLI-002", "NO_KEY", "FAILED_PRECONDITION", "This change must be signed and no key was given.", "Use --key FILE or set ESPER_KEY; esperctl keys new makes one."),
     ("E-CLI-003", "CLIENT_TLS_INVALID", "INVALID_ARGUMENT", "The files for TLS cannot be used: {detail}.", "Name all three in the key file (ca, certificate, private_key) or with --tls-ca, --tls-cert and --tls-key."),
+    ("E-CLI-004", "KERNEL_FOLDER_INVALID", "INVALID_ARGUMENT", "The directory {path} holds no kernel that can be used: {detail}.", "Compile one into it: esper tezzeret compile BLUEPRINT -o DIR."),
 )  # fmt: skip
 
 CATALOGUE: Mapping[str, Entry] = {row[1]: Entry(*row) for row in _ROWS}

@@ -12,6 +12,7 @@ from esper.client.aio_methods.audit import AsyncAudit
 from esper.client.aio_methods.checkpoints import AsyncCheckpoints
 from esper.client.aio_methods.commands import AsyncCommands
 from esper.client.aio_methods.emergencies import AsyncEmergencies
+from esper.client.aio_methods.kernels import AsyncKernels
 from esper.client.aio_methods.policies import AsyncPolicies
 from esper.client.aio_methods.runs import AsyncRuns
 from esper.client.aio_methods.server import AsyncServer
@@ -26,6 +27,7 @@ class AsyncClient(
     AsyncCommands,
     AsyncCheckpoints,
     AsyncEmergencies,
+    AsyncKernels,
     AsyncPolicies,
     AsyncTelemetry,
     AsyncAudit,

@@ -13,6 +13,7 @@ from esper.leyline.v1 import audit_service_pb2 as audit
 from esper.leyline.v1 import checkpoint_service_pb2 as checkpoint
 from esper.leyline.v1 import command_service_pb2 as command
 from esper.leyline.v1 import emergency_service_pb2 as emergency
+from esper.leyline.v1 import kernel_service_pb2 as kernel
 from esper.leyline.v1 import policy_service_pb2 as policy
 from esper.leyline.v1 import run_service_pb2 as run
 from esper.leyline.v1 import server_service_pb2 as server
@@ -88,6 +89,30 @@ EXPORT_CHECKPOINT = Call(
     checkpoint.ExportCheckpointResponse,
     checkpoint.ExportCheckpointPayload,
 )
+LIST_BLUEPRINTS = Call("KernelService/ListBlueprints", kernel.ListBlueprintsRequest, kernel.ListBlueprintsResponse)
+LIST_KERNELS = Call("KernelService/ListKernels", kernel.ListKernelsRequest, kernel.ListKernelsResponse)
+GET_KERNEL = Call("KernelService/GetKernel", kernel.GetKernelRequest, kernel.GetKernelResponse)
+WATCH_KERNELS = Call("KernelService/WatchKernels", kernel.WatchKernelsRequest, kernel.WatchKernelsResponse)
+DOWNLOAD_KERNEL = Call("KernelService/DownloadKernel", kernel.DownloadKernelRequest, kernel.DownloadKernelResponse)
+REPORT_COMPILATION = Call(
+    "KernelService/ReportCompilation",
+    kernel.ReportCompilationRequest,
+    kernel.ReportCompilationResponse,
+    kernel.ReportCompilationPayload,
+)
+CREATE_UPLOAD = Call(
+    "KernelService/CreateUpload", kernel.CreateUploadRequest, kernel.CreateUploadResponse, kernel.CreateUploadPayload
+)
+UPLOAD_KERNEL = Call(
+    "KernelService/UploadKernel", kernel.UploadKernelRequest, kernel.UploadKernelResponse, kernel.UploadChunk
+)
+VERIFY_KERNEL = Call(
+    "KernelService/VerifyKernel", kernel.VerifyKernelRequest, kernel.VerifyKernelResponse, kernel.VerifyKernelPayload
+)
+DELETE_KERNEL = Call(
+    "KernelService/DeleteKernel", kernel.DeleteKernelRequest, kernel.DeleteKernelResponse, kernel.DeleteKernelPayload
+)
+PIN_KERNEL = Call("KernelService/PinKernel", kernel.PinKernelRequest, kernel.PinKernelResponse, kernel.PinKernelPayload)
 GET_SERVER_INFO = Call("ServerService/GetServerInfo", server.GetServerInfoRequest, server.GetServerInfoResponse)
 CHECK_ACCESS = Call(
     "ServerService/CheckAccess", server.CheckAccessRequest, server.CheckAccessResponse, server.CheckAccessPayload

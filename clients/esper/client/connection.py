@@ -73,6 +73,10 @@ class Connection:
             return plan.message
         return plan.call.request_type(envelope=self._signer.sign(plan.call.method, payload))
 
+    def _chunk_request(self, call: Call[Any], payload: Message) -> Message:
+        """One message of a stream up, signed as it is sent."""
+        return call.request_type(envelope=self._signer.sign(call.method, payload.SerializeToString()))
+
     def _patience(self, timeout_s: float | None) -> Attempts:
         """The time to wait for an outcome. As in a signed call, a cut is no reason to give up."""
         limit_s = plans.OUTCOME_S if timeout_s is None else timeout_s

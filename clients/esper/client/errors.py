@@ -61,6 +61,13 @@ _LOCAL = {
             "private_key) or with --tls-ca, --tls-cert and --tls-key."
         ),
     ),
+    "KERNEL_FOLDER_INVALID": (
+        "INVALID_ARGUMENT",
+        (
+            "E-CLI-004: The directory {path} holds no kernel that can be used: {detail}. "
+            "Compile one into it: esper tezzeret compile BLUEPRINT -o DIR."
+        ),
+    ),
     "KEY_FILE_INVALID": (
         "INVALID_ARGUMENT",
         "E-CFG-004: The key file {path} is not valid: {detail}. Make a key with esperctl keys new --client-file.",

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from esper.client.credentials import Credentials
 from esper.client.errors import LeylineError, local_error
 from esper.leyline.v1.envelope_pb2 import SignedEnvelope, SignedHeader
+from esper.leyline.v1.kernel_pb2 import KernelSignature
 from esper.leyline.v1.server_service_pb2 import GetServerInfoResponse
 
 DOMAIN = b"ESPER-LEYLINE-REQUEST-V1\x00"
+MANIFEST_DOMAIN = b"esper.leyline.v1.KernelManifest\x00"
 NONCE_BYTES = 16
 
 
@@ -35,6 +37,13 @@ def sign(
 def signing_input(header: bytes, payload: bytes) -> bytes:
     """The bytes under the MAC: the domain, then header and payload, each after its length in 8 bytes, big-endian."""
     return b"".join((DOMAIN, len(header).to_bytes(8, "big"), header, len(payload).to_bytes(8, "big"), payload))
+
+
+def sign_manifest(credentials: Credentials, manifest: bytes) -> KernelSignature:
+    """The signature of a kernel's manifest: HMAC-SHA256 over a domain and the manifest's exact bytes."""
+    return KernelSignature(
+        key_id=credentials.key_id, hmac=hmac.digest(credentials.secret, MANIFEST_DOMAIN + manifest, "sha256")
+    )
 
 
 @dataclass(slots=True)
@@ -117,6 +126,12 @@ class Signer:
             now=self._wall_clock() + self._clock_offset_s,
             nonce=self._random_bytes(NONCE_BYTES),
         )
+
+    def sign_manifest(self, manifest: bytes) -> KernelSignature:
+        """The signature of a kernel's manifest. Raises LeylineError NO_KEY without credentials."""
+        if self._credentials is None:
+            raise local_error("NO_KEY")
+        return sign_manifest(self._credentials, manifest)
 
     def new_id(self) -> str:
         """A fresh id for a request or a report."""

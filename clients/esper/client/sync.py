@@ -12,6 +12,7 @@ from esper.client.sync_methods.audit import Audit
 from esper.client.sync_methods.checkpoints import Checkpoints
 from esper.client.sync_methods.commands import Commands
 from esper.client.sync_methods.emergencies import Emergencies
+from esper.client.sync_methods.kernels import Kernels
 from esper.client.sync_methods.policies import Policies
 from esper.client.sync_methods.runs import Runs
 from esper.client.sync_methods.server import Server
@@ -26,6 +27,7 @@ class Client(
     Commands,
     Checkpoints,
     Emergencies,
+    Kernels,
     Policies,
     Telemetry,
     Audit,

@@ -12,9 +12,11 @@ from google.protobuf.message import Message
 from esper.client import calls
 from esper.client.calls import AnswerT, Call
 from esper.leyline.v1 import command_service_pb2 as command_pb
+from esper.leyline.v1 import kernel_service_pb2 as kernel_pb
 from esper.leyline.v1 import server_service_pb2 as server_pb
 from esper.leyline.v1 import state_service_pb2 as state_pb
 from esper.leyline.v1 import telemetry_service_pb2 as telemetry_pb
+from esper.leyline.v1.kernel_pb2 import KernelState
 
 RECONNECT_S = 60.0
 """How long a watch tries to come back after a cut, unless it is told otherwise."""
@@ -58,6 +60,12 @@ def commands(*, latest: bool, restart: bool, bookmark_interval_s: int) -> Watch[
             bookmark_interval_s=bookmark_interval_s,
         ),
     )
+
+
+def kernels(states: Sequence[KernelState]) -> Watch[kernel_pb.WatchKernelsResponse]:
+    """Kernels as they are, and as they change."""
+    request = kernel_pb.WatchKernelsRequest(states=states)
+    return Watch(calls.WATCH_KERNELS, lambda _: request)
 
 
 def telemetry(

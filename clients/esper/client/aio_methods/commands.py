@@ -6,7 +6,7 @@ One event loop.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from esper.client import plans, watches
+from esper.client import kernel_plans, plans, watches
 from esper.client.aio_methods.caller import AsyncCaller
 from esper.client.calls import COMMAND_STREAM
 from esper.client.command_stream import CommandStream
@@ -97,6 +97,20 @@ class AsyncCommands(AsyncCaller):
         False; the run then goes on on a new timeline, and what came after the state is left behind.
         """
         command = plans.roll_back(checkpoint_id, global_step, before_seed_id, tier, reason, request_id)
+        return await self.submit(command, wait=wait, timeout_s=timeout_s)
+
+    async def swap_kernel(
+        self,
+        seed_id: str,
+        artifact_id: str = "",
+        *,
+        reason: str = "",
+        wait: bool = True,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> Command:
+        """Have a seed compute by a kernel; by its eager module, for good, without one. Returns it as `submit` does."""
+        command = kernel_plans.swap_kernel(seed_id, artifact_id, reason, request_id)
         return await self.submit(command, wait=wait, timeout_s=timeout_s)
 
     async def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:

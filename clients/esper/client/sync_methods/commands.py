@@ -6,7 +6,7 @@ Any one thread at a time.
 import time
 from collections.abc import Iterable, Iterator
 
-from esper.client import plans, watches
+from esper.client import kernel_plans, plans, watches
 from esper.client.errors import Unreachable
 from esper.client.sync_methods.caller import Caller
 from esper.client.watches import RECONNECT_S
@@ -93,6 +93,20 @@ class Commands(Caller):
         False; the run then goes on on a new timeline, and what came after the state is left behind.
         """
         command = plans.roll_back(checkpoint_id, global_step, before_seed_id, tier, reason, request_id)
+        return self.submit(command, wait=wait, timeout_s=timeout_s)
+
+    def swap_kernel(
+        self,
+        seed_id: str,
+        artifact_id: str = "",
+        *,
+        reason: str = "",
+        wait: bool = True,
+        timeout_s: float | None = None,
+        request_id: str = "",
+    ) -> Command:
+        """Have a seed compute by a kernel; by its eager module, for good, without one. Returns it as `submit` does."""
+        command = kernel_plans.swap_kernel(seed_id, artifact_id, reason, request_id)
         return self.submit(command, wait=wait, timeout_s=timeout_s)
 
     def submit_batch(self, commands: Iterable[AdaptationCommand]) -> command_pb.SubmitCommandsResponse:
