@@ -6,6 +6,7 @@ contract; nothing is ever signed or named by bytes that were made again.
 
 import hashlib
 import hmac
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -22,12 +23,18 @@ from esperd.leyline.kernels import (
     KernelReport,
     KernelVariant,
     SavedTensor,
+    Signature,
 )
 from esperd.leyline.vocabulary import HandlingClass, HazardBand, KernelFileRole, KernelInputKind
 
 MANIFEST_DOMAIN = b"esper.leyline.v1.KernelManifest\0"
 REPORT_DOMAIN = b"esper.leyline.v1.KernelReport\0"
 SCHEMA = 1
+MANIFEST_NAME = "manifest.binpb"
+MANIFEST_SIGNATURE_NAME = "manifest.sig.json"
+REPORT_NAME = "report.binpb"
+REPORT_SIGNATURE_NAME = "report.sig.json"
+"""What the documents are called in a kernel's directory, beside its libraries."""
 
 
 def artifact_id_of(manifest: bytes) -> str:
@@ -102,6 +109,20 @@ def write_report(report: KernelReport) -> bytes:
     )  # fmt: skip
     message.create_time.FromNanoseconds(int(report.create_unix_s * 1e9))
     return message.SerializeToString(deterministic=True)
+
+
+def write_signature(signature: Signature) -> bytes:
+    """The signature as it lies beside its document."""
+    return (json.dumps({"key_id": signature.key_id, "hmac": signature.hmac.hex()}) + "\n").encode()
+
+
+def read_signature(data: bytes) -> Signature:
+    """The signature that these bytes are. Raises ValueError when they are none."""
+    try:
+        content = json.loads(data)
+        return Signature(str(content["key_id"]), bytes.fromhex(content["hmac"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is no signature: {error}") from None
 
 
 def variant_message(variant: KernelVariant) -> pb.KernelVariant:
