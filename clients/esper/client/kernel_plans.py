@@ -88,3 +88,7 @@ def missing(progress: Sequence[kernel_pb.UploadProgress]) -> list[kernel_pb.Uplo
 def sizes(progress: Sequence[kernel_pb.UploadProgress]) -> tuple[int, int]:
     """Bytes that are durable, and bytes that there will be."""
     return sum(part.num_received for part in progress), sum(part.num_bytes for part in progress)
+
+
+def unwatched(_num_received: int, _num_bytes: int) -> None:
+    """Nobody looks at an upload's progress."""

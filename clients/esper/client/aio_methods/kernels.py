@@ -59,7 +59,7 @@ class AsyncKernels(AsyncCaller):
         self,
         files: KernelFiles,
         *,
-        on_progress: Callable[[int, int], object] = lambda _have, _of: None,
+        on_progress: Callable[[int, int], object] = kernel_plans.unwatched,
         timeout_s: float = kernel_plans.UPLOAD_S,
     ) -> Kernel:
         """Upload a kernel and return it as the daemon has it then: VALIDATING as a rule.
