@@ -33,6 +33,15 @@ JOURNAL_S = 3.0
 MAX_SECTION_CHARS = 256 * 1024
 """A dump of a busy daemon still fits into one message."""
 _STATUS_LINES = ("VmRSS", "VmHWM", "Threads")
+COMPILER_MODULES = (
+    "torch._inductor.async_compile",
+    "torch._inductor.codecache",
+    "torch._inductor.codegen",
+    "torch._inductor.compile_fx",
+    "torch._inductor.graph",
+    "torch._inductor.scheduler",
+)
+"""What a process has imported that generates code; torch's optimizers import other parts of Inductor and of Dynamo."""
 
 
 async def diagnose(
@@ -57,8 +66,9 @@ async def diagnose(
 
 
 def process_facts() -> dict[str, str]:
-    """The process: interpreter, memory, threads and open files, as far as the system tells."""
+    """The process: interpreter, memory, threads and open files, as far as the system tells; compilers in it."""
     facts = {"pid": str(os.getpid()), "python": platform.python_version(), "system": platform.platform()}
+    facts["compiler modules"] = ", ".join(name for name in COMPILER_MODULES if name in sys.modules) or "none"
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             name, _, value = line.partition(":")

@@ -81,6 +81,7 @@ async def test_the_dump_has_every_section(tmp_path: Path) -> None:
     assert list(sections) == ["daemon", "run", "queues", "threads", "tasks", "configuration", "journal"]
     assert "esperd-test" in sections["daemon"]
     assert "open files" in sections["daemon"]
+    assert "compiler modules  none" in sections["daemon"]
     assert "stall      loading" in sections["run"]
     assert sections["queues"] == "commands for the trainer  3"
     assert 'run.task = "a:b"  # file' in sections["configuration"]
