@@ -1,8 +1,9 @@
-"""The bridge between the training thread and the event loop: four lines, each with its promise.
+"""The bridge between the training thread and the event loop: five lines, each with its promise.
 
 | line | direction | promise |
 | --- | --- | --- |
 | CommandBox | loop to trainer | bounded; full or closed is an error at once; every command in it gets one outcome |
+| KernelOrders | loop to trainer | kernels to open and to close; training is not woken for them |
 | TelemetryRing | trainer to loop | never waits; drops the oldest and counts |
 | EventLog | trainer to loop | never drops; in order |
 | StateView | trainer to loop | the newest snapshot, by reference; revisions only grow |
@@ -20,10 +21,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from esperd.bridge.command_box import CommandBox
+from esperd.bridge.kernel_orders import KernelOrders
 from esperd.bridge.telemetry_ring import TelemetryRing
 from esperd.bridge.wakeup import Wakeup
 from esperd.leyline.commands import Command, Outcome
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.kernels import KernelClosed, KernelLoaded, KernelOrder
 from esperd.leyline.metrics import Sample
 from esperd.leyline.views import (
     CheckpointEvent,
@@ -36,7 +39,18 @@ from esperd.leyline.views import (
 )
 from esperd.leyline.vocabulary import CommandState
 
-Event = Outcome | TransitionEvent | NoticeEvent | CheckpointEvent | TimelineEvent | RunResumed | StatePacket | Snapshot
+Event = (
+    Outcome
+    | TransitionEvent
+    | NoticeEvent
+    | CheckpointEvent
+    | TimelineEvent
+    | RunResumed
+    | StatePacket
+    | Snapshot
+    | KernelLoaded
+    | KernelClosed
+)
 """What travels in the event log. A Snapshot is there once for each revision."""
 
 
@@ -61,6 +75,14 @@ class TrainerPort(Protocol):
 
     def cancel(self, command_id: str) -> None:
         """Ask the trainer to drop a command that has not taken effect; the outcome tells whether it could."""
+        ...
+
+    def load_kernel(self, order: KernelOrder) -> None:
+        """Have a kernel opened and warmed up beside training; a KernelLoaded event tells how it went."""
+        ...
+
+    def close_kernel(self, artifact_id: str) -> None:
+        """Have a kernel closed that no seed uses; a KernelClosed event tells that it is, none comes if it is used."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -99,6 +121,7 @@ class Bridge:
     def __init__(self, *, first_snapshot: Snapshot, box_capacity: int = 1024, ring_capacity: int = 65536) -> None:
         self.box = CommandBox(box_capacity)
         self.ring = TelemetryRing(ring_capacity)
+        self.kernel_orders = KernelOrders()
         self._events: deque[Event] = deque()
         self._snapshot = first_snapshot
         self._wakeup = Wakeup()
@@ -134,6 +157,15 @@ class Bridge:
     def cancel(self, command_id: str) -> None:
         """See TrainerPort."""
         self._cancellations.append(command_id)
+        self.box.wake()
+
+    def load_kernel(self, order: KernelOrder) -> None:
+        """See TrainerPort."""
+        self.kernel_orders.open(order)
+
+    def close_kernel(self, artifact_id: str) -> None:
+        """See TrainerPort."""
+        self.kernel_orders.close(artifact_id)
         self.box.wake()
 
     def snapshot(self) -> Snapshot:
@@ -196,7 +228,7 @@ class Bridge:
         self.ring.emit(sample)
 
     def record(self, event: Event) -> None:
-        """Send one event; never dropped, in order."""
+        """Send one event; never dropped, in order. The kernel loader's thread may call it too."""
         self._events.append(event)
         self._wakeup.ring()
 
@@ -214,8 +246,8 @@ class Bridge:
 
     @property
     def has_mail(self) -> bool:
-        """Whether a safe point has anything to look at: a command, a cancellation, or the wish to stop."""
-        return self.box.has_mail or bool(self._cancellations) or self._stop_requested
+        """Whether a safe point has anything to look at: a command, a cancellation, a kernel to close, a wish to stop."""
+        return self.box.has_mail or bool(self._cancellations) or self._stop_requested or self.kernel_orders.has_mail
 
     def take_cancellations(self) -> set[str]:
         """The commands that clients want back, since the last call.

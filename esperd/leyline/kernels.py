@@ -157,6 +157,42 @@ class KernelDocuments:
     report_signature: Signature | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KernelOrder:
+    """Ask the training side to open a kernel; it answers with a KernelLoaded."""
+
+    artifact_id: str
+    folder: str
+    """A private folder that holds its files and documents, named by the artifact id."""
+    copy_ms: float = 0.0
+    """Milliseconds that bringing them there took: they count towards the time that a fetch may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelLoaded:
+    """A kernel is open and warm, or could not be opened."""
+
+    artifact_id: str
+    error_reason: str = ""
+    """The catalogue's reason why it could not; empty when it is open."""
+    detail: str = ""
+    load_ms: float = 0.0
+    """To read, prove and open it."""
+    prewarm_ms: float = 0.0
+    """Of its first forward and backward, off the training thread."""
+    resident_bytes: int = 0
+    """Memory that it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelClosed:
+    """A kernel has left the training side's memory."""
+
+    artifact_id: str
+    cause: str
+    """`asked`, `idle`, `room` or `failed`."""
+
+
 def variant_key(variant: KernelVariant, hint_batch: int) -> str:
     """The name of a wish: SHA-256 (hex) over the variant and the batch size, in one order."""
     facts = {**asdict(variant), "tail_shape": list(variant.tail_shape), "hint_batch": hint_batch}

@@ -1,0 +1,51 @@
+"""The way down for kernels: what is to be opened, for the loader thread, and what is to be closed, for the trainer.
+
+Filled by the event loop. Orders to open wake the loader thread and nobody else, so that training does not notice them;
+orders to close wait for the next safe point, since only the training thread knows what is in use.
+"""
+
+import itertools
+import queue
+from collections import deque
+
+from esperd.leyline.kernels import KernelOrder
+
+
+class KernelOrders:
+    """Unbounded: the event loop has one order out for each kernel at most."""
+
+    def __init__(self) -> None:
+        self._to_open: queue.SimpleQueue[KernelOrder | None] = queue.SimpleQueue()
+        self._to_close: deque[str] = deque()
+
+    # Event loop side
+
+    def open(self, order: KernelOrder) -> None:
+        """Ask for a kernel to be opened."""
+        self._to_open.put(order)
+
+    def close(self, artifact_id: str) -> None:
+        """Ask for one to be closed."""
+        self._to_close.append(artifact_id)
+
+    # Loader thread
+
+    def next_to_open(self) -> KernelOrder | None:
+        """Wait for the next order; None once the trainer leaves."""
+        return self._to_open.get()
+
+    # Training side
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether something is to be closed."""
+        return bool(self._to_close)
+
+    def take_to_close(self) -> set[str]:
+        """What is to be closed, since the last call."""
+        waiting = self._to_close
+        return {waiting.popleft() for _ in itertools.repeat(None, len(waiting))}
+
+    def end(self) -> None:
+        """Let the loader thread go once it has opened what is asked for already."""
+        self._to_open.put(None)
