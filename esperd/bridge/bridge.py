@@ -246,7 +246,7 @@ class Bridge:
 
     @property
     def has_mail(self) -> bool:
-        """Whether a safe point has anything to look at: a command, a cancellation, a kernel to close, a wish to stop."""
+        """Whether a safe point has anything to do: a command, a cancellation, a kernel to close, the wish to stop."""
         return self.box.has_mail or bool(self._cancellations) or self._stop_requested or self.kernel_orders.has_mail
 
     def take_cancellations(self) -> set[str]:
