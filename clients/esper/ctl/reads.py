@@ -1,4 +1,4 @@
-"""Commands that look: status, seeds, seed, sites, optimizers, info."""
+"""Commands that look: status, seeds, sites, optimizers, info."""
 
 import time
 from typing import Any
@@ -41,21 +41,6 @@ def seeds(where: Where, stage: str | None, output: str) -> None:
         with where.client() as client:
             answer = client.seeds(stage=wanted)
         show(answer, output, lambda: tables.seeds(answer.seeds))
-
-    run_reporting(look)
-
-
-@click.command()
-@click.argument("seed_id", metavar="SEED")
-@output_option
-@click.pass_obj
-def seed(where: Where, seed_id: str, output: str) -> None:
-    """One seed, its gates and its story."""
-
-    def look() -> None:
-        with where.client() as client:
-            answer = client.seed(seed_id)
-        show(answer, output, lambda: tables.seed(answer))
 
     run_reporting(look)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from esper.ctl import words
 from esper.ctl.history import is_on, steps_until
+from esper.ctl.kernel_tables import short
 from esper.ctl.output import columns, count, duration, number, pairs
 from esper.leyline.v1 import (
     checkpoint_service_pb2,
@@ -123,7 +124,20 @@ def breaker_line(breaker: state_pb2.CircuitBreaker) -> str:
 
 def seeds(found: Iterable[state_pb2.SeedState]) -> str:
     """One line for each seed."""
-    header = ("SEED", "SITE", "BLUEPRINT", "STAGE", "STEPS", "ALPHA", "GAIN", "BOUNDS", "PARAMS", "BY", "NOTE")
+    header = (
+        "SEED",
+        "SITE",
+        "BLUEPRINT",
+        "STAGE",
+        "STEPS",
+        "ALPHA",
+        "GAIN",
+        "BOUNDS",
+        "PARAMS",
+        "KERNEL",
+        "BY",
+        "NOTE",
+    )
     rows = []
     for seed in found:
         gain = seed.contributions[-1] if seed.contributions else None
@@ -138,6 +152,7 @@ def seeds(found: Iterable[state_pb2.SeedState]) -> str:
                 number(gain.mean) if gain else "-",
                 f"{number(gain.lower)} to {number(gain.upper)}" if gain else "-",
                 count(seed.cost.num_parameters),
+                short(seed.kernel_artifact_id),
                 seed.requested_by or "-",
                 seed.note,
             )
@@ -158,6 +173,7 @@ def seed(answer: state_service_pb2.GetSeedResponse) -> str:
         ("output ratio", number(found.output_ratio)),
         ("first-order gain", number(found.first_order_gain)),
         ("cost", _cost(found.cost)),
+        ("kernel", _kernel(found)),
         ("isolation violations", found.num_isolation_violations),
         ("asked for by", found.requested_by),
     ]
@@ -309,6 +325,8 @@ def what(command: command_pb2.Command) -> str:
         return words.word(command_pb2.RunAction, request.run_control.action, "RUN_ACTION_")
     if kind == "checkpoint":
         return "checkpoint"
+    if kind == "kernel_swap":
+        return f"seed {request.target_seed_id} by {kernel_or_eager(request.kernel_swap.artifact_id)}"
     if kind == "rollback":
         return f"rollback to {rollback_target(request.rollback)}"
     return _CAPITALS.sub(" ", command.kind).lower() or "-"
@@ -334,6 +352,18 @@ def info(found: server_service_pb2.GetServerInfoResponse) -> str:
     ]
     rows += [(name, value) for name, value in sorted(found.limits.items())]
     return pairs(rows)
+
+
+def kernel_or_eager(artifact_id: str) -> str:
+    """By what a seed computes."""
+    return f"kernel {short(artifact_id)}" if artifact_id else "its eager module"
+
+
+def _kernel(found: state_pb2.SeedState) -> str:
+    """By what a seed computes, how long its kernel took to warm up, or why it has none."""
+    warm = f", warmed up in {number(found.prewarm_ms)} ms" if found.prewarm_ms else ""
+    why = f": {found.kernel_note}" if found.kernel_note else ""
+    return f"{found.kernel_artifact_id or 'none, runs its eager module'}{warm}{why}"
 
 
 def _cost(cost: state_pb2.Cost) -> str:

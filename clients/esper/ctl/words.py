@@ -5,7 +5,7 @@ A number that this version does not know is shown as a number: a newer daemon mu
 
 from typing import Any
 
-from esper.leyline.v1 import options_pb2, vocabulary_pb2
+from esper.leyline.v1 import kernel_pb2, options_pb2, vocabulary_pb2
 
 
 def word(enum: Any, value: int, prefix: str) -> str:
@@ -71,3 +71,18 @@ def operation(value: int) -> str:
 def permission(value: int) -> str:
     """`command` for PERMISSION_COMMAND, as a key ring has it."""
     return word(options_pb2.Permission, value, "PERMISSION_").lower()
+
+
+def kernel_state(value: int) -> str:
+    """`OFFERED` for KERNEL_STATE_OFFERED."""
+    return word(kernel_pb2.KernelState, value, "KERNEL_STATE_")
+
+
+def hazard(value: int) -> str:
+    """`LOW` for HAZARD_BAND_LOW."""
+    return word(kernel_pb2.HazardBand, value, "HAZARD_BAND_")
+
+
+def handling(value: int) -> str:
+    """`STANDARD` for HANDLING_CLASS_STANDARD."""
+    return word(kernel_pb2.HandlingClass, value, "HANDLING_CLASS_")
