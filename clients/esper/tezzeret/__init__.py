@@ -1,0 +1,1 @@
+"""Tezzeret: compiles blueprints into kernels ahead of time, and brings them to a run."""

@@ -1,0 +1,98 @@
+"""Reads a module's training step as two graphs that hand each other nothing but tensors.
+
+The compiler's process only. The forward graph takes parameters, buffers and the activation, in this order, and yields
+the new values of the buffers that it changes, the delta, and what the backward needs; the backward graph takes the
+saved tensors and the gradient of the delta. Method and traps: design research, ahead-of-time kernels.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from esper.tezzeret.inside_torch import BatchWorld
+from esper.tezzeret.parting import part
+from esperd.leyline.kernels import KernelInput, SavedTensor
+from esperd.leyline.vocabulary import KernelInputKind
+
+
+class CaptureError(ValueError):
+    """The module is none that can be compiled; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A training step as graphs, and how their inputs and outputs belong together."""
+
+    world: BatchWorld
+    forward: fx.GraphModule
+    backward: fx.GraphModule
+    parameter_backward: fx.GraphModule
+    inputs: tuple[KernelInput, ...]
+    mutated_buffers: tuple[str, ...]
+    saved: tuple[SavedTensor, ...]
+    gradients: tuple[int, ...]
+    parameter_gradients: tuple[int, ...]
+    draws_random: bool
+
+
+def capture(module: nn.Module, example: Tensor, autocast_dtype: torch.dtype | None = None) -> Captured:
+    """Read the training step of a module in training mode at an activation like the example (batch size first).
+
+    Raises:
+        CaptureError: it yields no single tensor of the activation's shape, or cannot be read.
+    """
+    world = BatchWorld()
+    x = world.activation(example).requires_grad_(True)
+    with training_conditions(example.device.type, autocast_dtype):
+        forward, backward = world.trace(module, x)
+    parted = part(forward, backward)
+    return Captured(
+        world=world,
+        forward=parted.forward,
+        backward=parted.backward,
+        parameter_backward=parted.parameter_backward,
+        inputs=tuple(_inputs(module, example, parted.input_names)),
+        mutated_buffers=parted.mutated_buffers,
+        saved=parted.saved,
+        gradients=parted.gradients,
+        parameter_gradients=parted.parameter_gradients,
+        draws_random=draws_random(forward) or draws_random(backward),
+    )
+
+
+@contextmanager
+def training_conditions(device_type: str, autocast_dtype: torch.dtype | None) -> Iterator[None]:
+    """Autocast as at the site; and no NNPACK, whose mere presence ties a convolution to batch sizes below 16."""
+    with (
+        torch.backends.nnpack.flags(enabled=False),
+        torch.autocast(device_type, autocast_dtype or torch.bfloat16, enabled=autocast_dtype is not None),
+    ):
+        yield
+
+
+def draws_random(graph: fx.GraphModule) -> bool:
+    """Whether an operation of the graph draws random numbers."""
+    tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
+    return any(torch.Tag.nondeterministic_seeded in found for found in tags)
+
+
+def _inputs(module: nn.Module, example: Tensor, names: tuple[str, ...]) -> Iterator[KernelInput]:
+    parameters: Mapping[str, Tensor] = dict(module.named_parameters())
+    buffers: Mapping[str, Tensor] = dict(module.named_buffers())
+    for name in names:
+        if not name:
+            yield _input(KernelInputKind.ACTIVATION, "", example, tuple(example.shape[1:]), requires_grad=True)
+        elif name in parameters:
+            found = parameters[name]
+            yield _input(KernelInputKind.PARAMETER, name, found, tuple(found.shape), found.requires_grad)
+        else:
+            yield _input(KernelInputKind.BUFFER, name, buffers[name], tuple(buffers[name].shape), requires_grad=False)
+
+
+def _input(
+    kind: KernelInputKind, name: str, tensor: Tensor, shape: tuple[int, ...], requires_grad: bool
+) -> KernelInput:
+    return KernelInput(kind, name, str(tensor.dtype).removeprefix("torch."), shape, requires_grad)

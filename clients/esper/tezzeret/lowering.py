@@ -1,0 +1,65 @@
+"""Compiles captured graphs into native libraries with AOTInductor.
+
+The compiler's process only. Two strategies: *standard* lets Inductor fuse and vectorise as it does by default;
+*conservative* has every operation computed on its own, by plain loops, for a blueprint at which the first one fails.
+"""
+
+import enum
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from esper.tezzeret.capture import Captured, training_conditions
+from esper.tezzeret.inside_torch import Options, known_options
+from esperd.leyline.vocabulary import KernelFileRole
+
+
+class Strategy(enum.StrEnum):
+    """How daring the compiler is."""
+
+    STANDARD = "standard"
+    CONSERVATIVE = "conservative"
+
+
+_COMMON: Options = {
+    "aot_inductor.package": True,
+    # Batch sizes 0 and 1 count as special in tracing; the kernel's own range says what is admitted.
+    "aot_inductor.check_lowerbound": False,
+    # Line tables name paths of this machine, and are three quarters of a library.
+    "aot_inductor.enable_line_tables": False,
+    "aot_inductor.enable_frame_pointer": False,
+    # How many threads compute is the run's business, not the kernel's.
+    "cpp.dynamic_threads": True,
+}
+_CUDA: Options = {"aot_inductor.embed_kernel_binary": True}
+_STRATEGIES: Mapping[Strategy, Options] = {
+    Strategy.STANDARD: {},
+    Strategy.CONSERVATIVE: {"max_fusion_size": 1, "cpp.simdlen": 1, "epilogue_fusion": False, "pattern_matcher": False},
+}
+
+
+def options_for(strategy: Strategy, device_type: str) -> dict[str, Any]:
+    """The options that shape the result, of those that this version of torch knows."""
+    asked = {**_COMMON, **_STRATEGIES[strategy], **(_CUDA if device_type == "cuda" else {})}
+    return known_options(asked)
+
+
+def lower(captured: Captured, strategy: Strategy, device_type: str) -> dict[KernelFileRole, str]:
+    """Compile all three libraries. Returns their paths in the compiler's cache.
+
+    Raises:
+        Exception: whatever the compiler raises.
+    """
+    options = options_for(strategy, device_type)
+    graphs = {
+        KernelFileRole.FORWARD: captured.forward,
+        KernelFileRole.BACKWARD: captured.backward,
+        KernelFileRole.PARAMETER_BACKWARD: captured.parameter_backward,
+    }
+    with training_conditions(device_type, None):
+        return {role: captured.world.library(graph, options) for role, graph in graphs.items()}
+
+
+def compiler_words() -> str:
+    """The C++ compiler, in its own words."""
+    return os.environ.get("CXX", "g++")
