@@ -59,8 +59,8 @@ class Child:
             os.killpg(self.process.pid, number)
 
 
-async def start_child(name: str, module: str, arguments: Sequence[str], log: Path) -> Child:
-    """Start `python -m module arguments` with its output in `log`."""
+async def start_child(name: str, module: str, arguments: Sequence[str], log: Path, path: Path | None = None) -> Child:
+    """Start `python -m module arguments` with its output in `log`, and with `path` in the place of PATH."""
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -70,12 +70,13 @@ async def start_child(name: str, module: str, arguments: Sequence[str], log: Pat
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=child_environment(),
+            env=child_environment(path),
             start_new_session=True,
         )
     return Child(name, process, log)
 
 
-def child_environment() -> Mapping[str, str]:
+def child_environment(path: Path | None = None) -> Mapping[str, str]:
     """The demo's environment, with one thread for every numeric library: the runs share the processors."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    only = {} if path is None else {"PATH": str(path)}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **only}

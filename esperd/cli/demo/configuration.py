@@ -13,6 +13,7 @@ from esperd.cli.keys import make_key_pair
 
 OPERATOR = "operator"
 POLICY = "tamiyo"
+COMPILER = "tezzeret"
 WAIT_FOR_POLICY_S = 60.0
 """A policy process needs a second or two; a machine that needs a minute has other troubles."""
 
@@ -25,6 +26,7 @@ class DemoFiles:
     keyring: Path
     operator_key: Path
     policy_key: Path
+    compiler_key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,15 @@ class RunFiles:
 
 
 def make_demo_files(root: Path, now_unix_s: float) -> DemoFiles:
-    """A key ring with two principals: an operator who may do everything, and a policy that may only steer."""
-    files = DemoFiles(root, root / "keys.toml", root / "operator.toml", root / "tamiyo.toml")
-    permissions = {OPERATOR: ("observe", "command", "emergency", "operate"), POLICY: ("observe", "command")}
-    for principal, path in ((OPERATOR, files.operator_key), (POLICY, files.policy_key)):
-        make_key_pair(principal, permissions[principal], files.keyring, path, "", now_unix_s=now_unix_s)
+    """A key ring with three principals: an operator, a policy that may only steer, a compiler that may only upload."""
+    names = ("keys.toml", "operator.toml", "tamiyo.toml", "tezzeret.toml")
+    files = DemoFiles(root, *(root / name for name in names))
+    for principal, path, permissions in (
+        (OPERATOR, files.operator_key, ("observe", "command", "emergency", "operate")),
+        (POLICY, files.policy_key, ("observe", "command")),
+        (COMPILER, files.compiler_key, ("observe", "compile")),
+    ):
+        make_key_pair(principal, permissions, files.keyring, path, "", now_unix_s=now_unix_s)
     return files
 
 

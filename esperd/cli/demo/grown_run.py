@@ -8,6 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from esper.client.aio import AsyncClient
 from esper.client.credentials import Credentials
@@ -46,30 +47,54 @@ async def run_grown(name: str, demo: DemoFiles, files: RunFiles, policy_argument
     Raises:
         EsperdError: RUN_FAILED, with the last log lines of the process that broke.
     """
-    daemon = await start_child(
-        f"{name} daemon", "esperd.cli.main", ["serve", str(files.configuration)], files.directory / "daemon.log"
-    )
+    async with running_daemon(name, demo, files) as (daemon, client):
+        policy = await start_policy(name, demo, files, policy_arguments)
+        try:
+            run, seeds = await _until_finished(name, client, daemon, policy, show)
+            return await _read_result(client, run, seeds, daemon, policy)
+        finally:
+            await policy.terminate()
+
+
+@contextlib.asynccontextmanager
+async def running_daemon(
+    name: str, demo: DemoFiles, files: RunFiles, path: Path | None = None
+) -> AsyncIterator[tuple[Child, AsyncClient]]:
+    """A daemon, with `path` in the place of PATH, and the operator's client to it, once it answers; ends it.
+
+    Raises:
+        EsperdError: RUN_FAILED, when it breaks, stops answering or ends with another status than 0.
+    """
+    arguments = ["serve", str(files.configuration)]
+    daemon = await start_child(f"{name} daemon", "esperd.cli.main", arguments, files.directory / "daemon.log", path)
     try:
         async with _connected(daemon, demo, files) as client:
-            policy = await _start_policy(name, demo, files, policy_arguments)
-            try:
-                run, seeds = await _until_finished(name, client, daemon, policy, show)
-                result = await _read_result(client, run, seeds, daemon, policy)
-            finally:
-                await policy.terminate()
+            yield daemon, client
     except LeylineError as error:
         raise daemon.failure(f"{daemon.name} stopped answering: {error.message}") from error
     finally:
         status = await daemon.terminate()
     if status != 0:
         raise daemon.failure(f"{daemon.name} ended with status {status}")
-    return result
 
 
-async def _start_policy(name: str, demo: DemoFiles, files: RunFiles, arguments: list[str]) -> Child:
+async def start_policy(name: str, demo: DemoFiles, files: RunFiles, arguments: list[str]) -> Child:
+    """A Tamiyo that steers the run."""
     common = ["tamiyo", "run", "--address", files.address, "--key", str(demo.policy_key)]
     common += ["--state-dir", str(files.directory / "policy")]
     return await start_child(f"{name} policy", "esper.cli", [*common, *arguments], files.directory / "policy.log")
+
+
+async def applied_commands(client: AsyncClient) -> list[Command]:
+    """Every command that took effect, from the run's journal."""
+    found: list[Command] = []
+    page_token = ""
+    while True:
+        page = await client.commands(page_size=100, page_token=page_token, state=COMMAND_STATE_APPLIED)
+        found += page.commands
+        page_token = page.next_page_token
+        if not page_token:
+            return found
 
 
 @contextlib.asynccontextmanager
@@ -111,7 +136,11 @@ async def _until_finished(
 
 
 async def _read_result(client: AsyncClient, run: Run, seeds: list[SeedState], daemon: Child, policy: Child) -> GrownRun:
-    germinations = {command.seed_id: command for command in await _germinations(client)}
+    germinations = {
+        command.seed_id: command
+        for command in await applied_commands(client)
+        if command.request.seed_operation.operation == SEED_OPERATION_GERMINATE
+    }
     fossils = [
         Grown(seed.site, seed.blueprint_id, dict(germinations[seed.seed_id].request.seed_operation.parameters))
         for seed in seeds
@@ -131,17 +160,3 @@ async def _read_result(client: AsyncClient, run: Run, seeds: list[SeedState], da
         daemon_pid=daemon.pid,
         policy_pid=policy.pid,
     )
-
-
-async def _germinations(client: AsyncClient) -> list[Command]:
-    """Every germination that took effect, from the run's journal."""
-    found: list[Command] = []
-    page_token = ""
-    while True:
-        page = await client.commands(page_size=100, page_token=page_token, state=COMMAND_STATE_APPLIED)
-        found += [
-            command for command in page.commands if command.request.seed_operation.operation == SEED_OPERATION_GERMINATE
-        ]
-        page_token = page.next_page_token
-        if not page_token:
-            return found

@@ -27,8 +27,8 @@ def test_the_configuration_is_valid_and_pairs_the_arms(name: str, tmp_path: Path
     assert stat.S_IMODE(files.directory.stat().st_mode) == 0o700
 
 
-def test_the_policy_may_steer_and_nothing_else(tmp_path: Path) -> None:
-    """Two principals with keys of their own; only the operator may operate."""
+def test_everyone_may_do_his_part_and_nothing_else(tmp_path: Path) -> None:
+    """Three principals with keys of their own; only the operator may operate, only the compiler compile."""
     demo = make_demo_files(tmp_path, 0.0)
     ring = KeyRing.load(demo.keyring)
     policy, operator = Credentials.load(demo.policy_key), Credentials.load(demo.operator_key)
@@ -37,3 +37,7 @@ def test_the_policy_may_steer_and_nothing_else(tmp_path: Path) -> None:
     assert operator_key is not None
     assert policy_key.permissions == {Permission.OBSERVE, Permission.COMMAND}
     assert Permission.OPERATE in operator_key.permissions
+    assert Permission.COMPILE not in operator_key.permissions
+    compiler_key = ring.find(Credentials.load(demo.compiler_key).key_id)
+    assert compiler_key is not None
+    assert compiler_key.permissions == {Permission.OBSERVE, Permission.COMPILE}
