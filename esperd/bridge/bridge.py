@@ -121,7 +121,7 @@ class Bridge:
     def __init__(self, *, first_snapshot: Snapshot, box_capacity: int = 1024, ring_capacity: int = 65536) -> None:
         self.box = CommandBox(box_capacity)
         self.ring = TelemetryRing(ring_capacity)
-        self.kernel_orders = KernelOrders()
+        self.kernel_orders = KernelOrders(self.box.wake)
         self._events: deque[Event] = deque()
         self._snapshot = first_snapshot
         self._wakeup = Wakeup()
@@ -166,7 +166,6 @@ class Bridge:
     def close_kernel(self, artifact_id: str) -> None:
         """See TrainerPort."""
         self.kernel_orders.close(artifact_id)
-        self.box.wake()
 
     def snapshot(self) -> Snapshot:
         """See TrainerPort."""
@@ -228,7 +227,7 @@ class Bridge:
         self.ring.emit(sample)
 
     def record(self, event: Event) -> None:
-        """Send one event; never dropped, in order. The kernel loader's thread may call it too."""
+        """Send one event; never dropped, in order."""
         self._events.append(event)
         self._wakeup.ring()
 

@@ -1,22 +1,26 @@
 """The way down for kernels: what is to be opened, for the loader thread, and what is to be closed, for the trainer.
 
 Filled by the event loop. Orders to open wake the loader thread and nobody else, so that training does not notice them;
-orders to close wait for the next safe point, since only the training thread knows what is in use.
+orders to close wait for the next safe point, since only the training thread knows what is in use. So does what the
+loader has opened.
 """
 
 import itertools
 import queue
 from collections import deque
+from collections.abc import Callable
 
 from esperd.leyline.kernels import KernelOrder
 
 
 class KernelOrders:
-    """Unbounded: the event loop has one order out for each kernel at most."""
+    """Unbounded: the event loop has one order out for each kernel at most. `wake` ends the wait of a paused trainer."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self._to_open: queue.SimpleQueue[KernelOrder | None] = queue.SimpleQueue()
         self._to_close: deque[str] = deque()
+        self._has_news = False
 
     # Event loop side
 
@@ -27,6 +31,7 @@ class KernelOrders:
     def close(self, artifact_id: str) -> None:
         """Ask for one to be closed."""
         self._to_close.append(artifact_id)
+        self._wake()
 
     # Loader thread
 
@@ -34,15 +39,21 @@ class KernelOrders:
         """Wait for the next order; None once the trainer leaves."""
         return self._to_open.get()
 
+    def tell(self) -> None:
+        """Have the training thread look at what was opened."""
+        self._has_news = True
+        self._wake()
+
     # Training side
 
     @property
     def has_mail(self) -> bool:
-        """Whether something is to be closed."""
-        return bool(self._to_close)
+        """Whether something is to be closed, or was opened."""
+        return self._has_news or bool(self._to_close)
 
     def take_to_close(self) -> set[str]:
-        """What is to be closed, since the last call."""
+        """What is to be closed, since the last call; look at what was opened afterwards, or its news are lost."""
+        self._has_news = False
         waiting = self._to_close
         return {waiting.popleft() for _ in itertools.repeat(None, len(waiting))}
 

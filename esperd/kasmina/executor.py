@@ -22,11 +22,13 @@ from esperd.kasmina.garden import Garden
 from esperd.kasmina.gardener import Gardener
 from esperd.kasmina.gates import conclude, look
 from esperd.kasmina.germination import schedule_for, stage_to_reach
+from esperd.kasmina.kernels.stock import KernelStock
 from esperd.kasmina.lifecycle import LIVE, check_operation, next_rule
 from esperd.kasmina.nursery import Nursery
 from esperd.kasmina.ports import Attribution, Batch, Host, Report, SeedOptimizers, StepAdvice
 from esperd.kasmina.seed import Seed
-from esperd.leyline.commands import SeedCommand
+from esperd.kasmina.swapping import Swapping
+from esperd.leyline.commands import KernelSwapCommand, SeedCommand
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import GateResult, SeedView, SiteView
 from esperd.leyline.vocabulary import Operation, Stage, Verdict
@@ -47,11 +49,13 @@ class SeedExecutor:
         clock: Callable[[], float],
         random_seed: int,
         is_clock_trusted: bool = True,
+        kernels: KernelStock | None = None,
     ) -> None:
         """Resolve the sites by module path or glob; EsperdError SITE_PATTERN if a pattern names none.
 
         `clock` gives Unix seconds: for the embargo's seconds, the dates of events and the step-time ratio of G3 and G4
-        only. Without `is_clock_trusted` (a deterministic run) that ratio is left out of the verdict.
+        only. Without `is_clock_trusted` (a deterministic run) that ratio is left out of the verdict. Without `kernels`
+        every seed runs its eager module.
         """
         self._garden = Garden(
             host, site_patterns, settings, registry, optimizers, report, clock, random_seed,
@@ -60,6 +64,7 @@ class SeedExecutor:
         self._nursery = Nursery(self._garden)
         self._gardener = Gardener(self._garden)
         self._work = step_work.StepWork(self._garden)
+        self._swapping = Swapping(self._garden, kernels)
 
     @property
     def active(self) -> bool:
@@ -94,11 +99,13 @@ class SeedExecutor:
         """At the safe point: EMA, dwell, probes, gates, auto-advance, culls; True when the visible state changed."""
         self._work.after_step(step)
         changed = self._gardener.tend(step)
-        return self._gardener.tend_remains(step) or changed
+        changed = self._gardener.tend_remains(step) or changed
+        return self._swapping.take_changed() or changed
 
     def tick_idle(self, step: int) -> bool:
         """Embargo and reset bookkeeping while no seed is live; cheap; True when the visible state changed."""
-        return bool(self._garden.remains) and self._gardener.tend_remains(step)
+        changed = self._swapping.has_changed and self._swapping.take_changed()
+        return (bool(self._garden.remains) and self._gardener.tend_remains(step)) or changed
 
     def apply(self, command: SeedCommand, step: int, by: Attribution) -> int:
         """Carry out one command at the safe point; returns the seed's id.
@@ -124,6 +131,21 @@ class SeedExecutor:
                 self._require(seed, step, by)
                 self._follow_up(seed, command)
         return seed.seed_id
+
+    def swap_kernel(self, command: KernelSwapCommand, step: int, by: Attribution, *, is_repeated: bool) -> int:
+        """Have a seed compute by a kernel, or by its eager module; returns the seed's id. See `Swapping.swap`.
+
+        Raises EsperdError of the catalogue; nothing has changed when it raises.
+        """
+        seed = self._garden.seeds.get(command.seed_id)
+        if seed is None:
+            raise EsperdError("SEED_UNKNOWN", seed_id=command.seed_id)
+        self._swapping.swap(seed, command.artifact_id, step, by, is_repeated=is_repeated)
+        return seed.seed_id
+
+    def restore_kernels(self, step: int) -> None:
+        """Join the seeds of a state that was loaded to the kernels that they had then, or tell that it cannot be."""
+        self._swapping.restore(list(self._garden.seeds.values()), step)
 
     def cull_newest(self, step: int, cause: str) -> int | None:
         """Cull the youngest live seed, in the middle of a step too; returns its id, None when nothing is live."""

@@ -12,16 +12,27 @@ from esperd.config.settings import GrowthSettings
 from esperd.kasmina.blueprints.costs import estimate_cost
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
+from esperd.kasmina.blueprints.source import SourceUnknownError
 from esperd.kasmina.evidence import level_for
 from esperd.kasmina.guard import Guard
 from esperd.kasmina.isolation import HostWatch
+from esperd.kasmina.kernels.machine import this_machine
+from esperd.kasmina.kernels.variant import dtype_name, variant_for
 from esperd.kasmina.lifecycle import LIVE, dwell_limits
 from esperd.kasmina.ports import Host, Report, SeedOptimizers
 from esperd.kasmina.probes import Prober
 from esperd.kasmina.seed import Remains, Seed
-from esperd.kasmina.site import resolve_sites
+from esperd.kasmina.site import ActivationSpec, Site, resolve_sites
 from esperd.kasmina.slot import Slot
-from esperd.leyline.views import BlueprintOffer, GateResult, NoticeEvent, SiteView, TransitionEvent
+from esperd.leyline.kernels import KernelVariant
+from esperd.leyline.views import (
+    BlueprintOffer,
+    GateResult,
+    NoticeEvent,
+    ParameterBounds,
+    SiteView,
+    TransitionEvent,
+)
 from esperd.leyline.vocabulary import Stage, Verdict
 
 
@@ -71,7 +82,10 @@ class Garden:
         """Why there may be no new seeds; empty when there may."""
         self.holds_candidates = False
         """Candidates wait as well: none is grafted by itself, none is culled for its age."""
-        self._offers: dict[tuple[tuple[int, ...], torch.dtype], tuple[BlueprintOffer, ...]] = {}
+        self.train_units = 0
+        """Samples in the largest batch of training so far: the last one of an epoch may be smaller."""
+        self._machine = this_machine(host.device)
+        self._offers: dict[tuple[tuple[int, ...], torch.dtype, torch.dtype | None], tuple[BlueprintOffer, ...]] = {}
 
     @property
     def live(self) -> list[Seed]:
@@ -87,6 +101,25 @@ class Garden:
     def slot_of(self, seed: Seed) -> Slot:
         """The slot in which a seed grows."""
         return self.slots[seed.site]
+
+    def step(self) -> int:
+        """Steps done."""
+        return self.host.global_step()
+
+    def batch_size(self, site: Site) -> int:
+        """Batch size of a site's activation in training; 0 where it is not known."""
+        self.train_units = max(self.train_units, self.host.batch_units())
+        return site.spec.batch_size(self.train_units)
+
+    def variant(
+        self, descriptor: BlueprintDescriptor, parameters: Mapping[str, float], spec: ActivationSpec
+    ) -> KernelVariant | None:
+        """Which kernels fit a blueprint at an activation; None where its source cannot be read."""
+        dtypes = (spec.dtype, spec.seed_dtype, spec.autocast_dtype)
+        try:
+            return variant_for(descriptor, parameters, spec.shape[1:], *dtypes, self._machine)
+        except SourceUnknownError:
+            return None
 
     def level(self, seed: Seed) -> float:
         """The error level of a seed's tests: the run's, split over its germinations."""
@@ -148,7 +181,7 @@ class Garden:
             site=site.path,
             module_type=type(site.module).__name__,
             activation_shape=spec.shape,
-            dtype=str(spec.dtype).removeprefix("torch."),
+            dtype=dtype_name(spec.dtype),
             vacant=slot.grafted is None
             and len(slot.fossils) < self.settings.max_fossils_per_site
             and not self._is_recovering(site.path),
@@ -156,30 +189,44 @@ class Garden:
             live_seed_ids=tuple(seed.seed_id for seed in slot.live),
             embargoed_until_step=site.embargoed_until_step,
             embargoed_until_unix_s=site.embargoed_until_unix_s,
-            offers=self._offers_at(spec.shape, spec.seed_dtype),
+            offers=self._offers_at(spec),
+            autocast_dtype="" if spec.autocast_dtype is None else dtype_name(spec.autocast_dtype),
+            batch_size=self.batch_size(site),
         )
 
     def _is_recovering(self, site: str) -> bool:
         """Whether the remains of a culled seed still block the site."""
         return any(remains.blocks and remains.view.site == site for remains in self.remains)
 
-    def _offers_at(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[BlueprintOffer, ...]:
-        """What may grow at a shape, with its cost there; computed once for each shape."""
-        if (shape, dtype) not in self._offers:
-            admissible = self.registry.admissible(shape, dtype)
-            found = [self._offer(descriptor, shape, dtype) for descriptor in admissible]
-            self._offers[shape, dtype] = tuple(offer for offer in found if offer is not None)
-        return self._offers[shape, dtype]
+    def _offers_at(self, spec: ActivationSpec) -> tuple[BlueprintOffer, ...]:
+        """What may grow at an activation, with its cost there; computed once for each kind of activation."""
+        key = (spec.shape, spec.dtype, spec.autocast_dtype)
+        if key not in self._offers:
+            admissible = self.registry.admissible(spec.shape, spec.seed_dtype)
+            found = [self._offer(descriptor, spec) for descriptor in admissible]
+            self._offers[key] = tuple(offer for offer in found if offer is not None)
+        return self._offers[key]
 
-    def _offer(
-        self, descriptor: BlueprintDescriptor, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> BlueprintOffer | None:
+    def _offer(self, descriptor: BlueprintDescriptor, spec: ActivationSpec) -> BlueprintOffer | None:
         """A blueprint with its cost; none, and a notice, when the blueprint cannot even be built and run once."""
         try:
-            cost = estimate_cost(descriptor, shape, dtype)
+            cost = estimate_cost(descriptor, spec.shape, spec.seed_dtype)
         except Exception as error:  # noqa: BLE001 - a blueprint's own code may raise anything; the run goes on without it
             detail = f"{type(error).__name__}: {error}"
-            message = f"{descriptor.blueprint_id} is not offered at activations of {shape}: {detail}"
+            message = f"{descriptor.blueprint_id} is not offered at activations of {spec.shape}: {detail}"
             self.notice("blueprint.unusable", message, "warning", 0, {"blueprint_id": descriptor.blueprint_id})
             return None
-        return BlueprintOffer(descriptor.blueprint_id, descriptor.tier, descriptor.risk, cost)
+        bounds = {
+            name: ParameterBounds(one.minimum, one.maximum, one.default, one.integer)
+            for name, one in descriptor.parameters.items()
+        }
+        return BlueprintOffer(
+            blueprint_id=descriptor.blueprint_id,
+            tier=descriptor.tier,
+            risk=descriptor.risk,
+            cost=cost,
+            name=descriptor.name,
+            description=descriptor.description,
+            bounds=bounds,
+            variant=self.variant(descriptor, {}, spec),
+        )

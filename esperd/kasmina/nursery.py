@@ -37,6 +37,7 @@ class Nursery:
         garden.germination_of[seed_id] = seed_id
         garden.germinated_steps[seed_id] = step
         garden.seeds[seed_id] = seed
+        seed.variant = garden.variant(descriptor, plan.parameters, slot.site.spec)
         slot.candidates.append(seed)
         slot.refresh()
         seed.gates[result.gate, ""] = result

@@ -25,7 +25,7 @@ from esperd.leyline.errors import EsperdError
 from esperd.leyline.views import Contribution, Cost, Evidence, GateResult, SeedView
 from esperd.leyline.vocabulary import AlphaCurve, BlendMode, Gate, Isolation, Stage, TrainingMode, Verdict
 
-VERSION = 2
+VERSION = 3
 
 _PLAIN = (
     "amplitude",
@@ -41,6 +41,9 @@ _PLAIN = (
     "tripped",
     "shared_prefix",
     "note",
+    "kernel_artifact_id",
+    "kernel_note",
+    "refuses_kernels",
 )
 
 
@@ -54,6 +57,7 @@ def save(garden: Garden) -> dict[str, Any]:
         "seed_flops": garden.seed_flops,
         "probe_flops": garden.prober.flops,
         "judging_flops": garden.judging_flops,
+        "train_units": garden.train_units,
         "held": garden.held,
         "holds_candidates": garden.holds_candidates,
         "guard": garden.guard.state_dict(),
@@ -82,6 +86,7 @@ def load(garden: Garden, state: Mapping[str, Any]) -> None:
     garden.seed_flops = state["seed_flops"]
     garden.prober.flops = state["probe_flops"]
     garden.judging_flops = state["judging_flops"]
+    garden.train_units = state["train_units"]
     garden.held, garden.holds_candidates = state["held"], state["holds_candidates"]
     garden.guard.load_state_dict(state["guard"], garden.host.device)
     garden.seeds.update((seed.seed_id, seed) for seed in seeds)
@@ -186,11 +191,13 @@ def _build(garden: Garden, saved: Mapping[str, Any]) -> Seed:
     slot, cost, step = garden.slots[saved["site"]], Cost(**saved["cost"]), saved["germinated_step"]
     try:
         descriptor = garden.registry.get(plan.blueprint_id)
-        return build_seed(seed_id, slot, plan, descriptor, cost, garden.host, garden.random_seed, step)
+        seed = build_seed(seed_id, slot, plan, descriptor, cost, garden.host, garden.random_seed, step)
     except UnknownBlueprintError as error:
         raise ValueError(f"seed {seed_id} is of a blueprint that this run has not: {plan.blueprint_id}") from error
     except EsperdError as error:
         raise ValueError(f"seed {seed_id} cannot be built at {saved['site']}: {error}") from error
+    seed.variant = garden.variant(descriptor, plan.parameters, slot.site.spec)
+    return seed
 
 
 def _save_plan(plan: Plan) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class Host:
     """A small training-like batch for dry runs; drawing it disturbs neither the data order nor any RNG."""
     step_flops: Callable[[], float]
     """FLOPs of one host training step as measured on its batch; 0 before the first."""
+    batch_units: Callable[[], int] = lambda: 0
+    """Samples in a batch of training; 0 where that is not known."""
+    global_step: Callable[[], int] = lambda: 0
+    """Steps done, for whatever is told in the middle of one."""
 
 
 Report = Callable[[TransitionEvent | NoticeEvent], None]

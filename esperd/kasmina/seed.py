@@ -15,9 +15,11 @@ from torch.func import functional_call
 from esperd.kasmina.alpha import AlphaRamp
 from esperd.kasmina.blending import Blender
 from esperd.kasmina.judgement import Judgement
+from esperd.kasmina.kernels.attached import Attached
 from esperd.kasmina.loss_watch import ProbeWatch
 from esperd.kasmina.ports import Batch
 from esperd.leyline.commands import AlphaSchedule
+from esperd.leyline.kernels import KernelVariant
 from esperd.leyline.views import Contribution, Cost, GateResult, SeedView
 from esperd.leyline.vocabulary import BlendMode, Gate, Isolation, Stage, TrainingMode
 
@@ -105,6 +107,15 @@ class Seed:
         """Probes may run the host's prefix once (verified at germination)."""
         self.note = ""
         self.story: list[str] = []
+        self.variant: KernelVariant | None = None
+        """Which kernels fit it; None where the source of its blueprint cannot be read."""
+        self.attached: Attached | None = None
+        """The kernel that it trains by; everything but training goes through the module."""
+        self.kernel_artifact_id = ""
+        self.kernel_note = ""
+        """Why it runs eager, all the time or where its kernel does not fit."""
+        self.refuses_kernels = False
+        self.prewarm_ms = 0.0
 
     @property
     def joint(self) -> bool:
@@ -121,8 +132,12 @@ class Seed:
         return self.stage in (Stage.TRAINING, Stage.BLENDING, Stage.PROBATIONARY)
 
     def delta(self, x: Tensor) -> Tensor:
-        """What the seed adds at activation x, amplitude included; same shape."""
-        d: Tensor = self.module(x)
+        """What the seed adds at activation x, amplitude included; same shape. Trains by its kernel where it has one."""
+        d: Tensor | None = None
+        if self.attached is not None and self.module.training and torch.is_grad_enabled():
+            d = self.attached.delta(x)
+        if d is None:
+            d = self.module(x)
         return d if self.amplitude == 1.0 else d * self.amplitude
 
     def averaged_delta(self, x: Tensor, amplitude: float) -> Tensor:
@@ -185,6 +200,11 @@ class Seed:
             num_isolation_violations=self.num_violations,
             requested_by=self.plan.requested_by,
             note=self.note,
+            variant=self.variant,
+            kernel_artifact_id=self.kernel_artifact_id,
+            kernel_note=self.kernel_note,
+            refuses_kernels=self.refuses_kernels,
+            prewarm_ms=self.prewarm_ms,
         )
 
     def _named_average(self) -> dict[str, Tensor]:
@@ -210,7 +230,7 @@ class Remains:
     @classmethod
     def of(cls, seed: Seed, embargo_until_step: int, embargo_until_unix_s: float, *, blocks: bool) -> "Remains":
         """Of a seed that is being culled."""
-        view = replace(seed.view(0.0), alpha=0.0)
+        view = replace(seed.view(0.0), alpha=0.0, variant=None, kernel_artifact_id="", kernel_note="", prewarm_ms=0.0)
         remains = cls(view, list(seed.story), embargo_until_step, embargo_until_unix_s, blocks=blocks)
         remains._references = [weakref.ref(parameter) for parameter in seed.parameters]
         return remains

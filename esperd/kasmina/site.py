@@ -35,11 +35,18 @@ class ActivationSpec:
     """Size of the model output's last dimension."""
     host_forward_flops: float
     """Of the whole host, for one sample."""
+    num_units: int = 0
+    """Samples in the dry run."""
 
     @property
     def seed_dtype(self) -> torch.dtype:
         """The dtype of a seed's weights here."""
         return self.dtype if self.autocast_dtype is None else torch.float32
+
+    def batch_size(self, num_units: int) -> int:
+        """Size of the activation's first dimension for a batch of so many samples; 0 where nothing tells it."""
+        per_unit, rest = divmod(self.shape[0], self.num_units) if self.num_units else (0, 0)
+        return 0 if rest else per_unit * num_units
 
 
 @dataclass(eq=False)
@@ -143,13 +150,14 @@ def _observe(host: Host, modules: Sequence[nn.Module]) -> list[ActivationSpec | 
     finally:
         for handle in handles:
             handle.remove()
-    flops = counter.get_total_flops() / max(1, num_units(targets, inputs))
+    units = num_units(targets, inputs)
+    flops = counter.get_total_flops() / max(1, units)
     logits, _ = split_output(output)
-    return [_spec(seen.get(id(module)), logits, flops) for module in modules]
+    return [_spec(seen.get(id(module)), logits, flops, units) for module in modules]
 
 
 def _spec(
-    seen: tuple[Tensor, int, torch.dtype | None] | None, logits: Tensor | None, host_forward_flops: float
+    seen: tuple[Tensor, int, torch.dtype | None] | None, logits: Tensor | None, host_forward_flops: float, units: int
 ) -> ActivationSpec | None:
     if seen is None:
         return None
@@ -162,6 +170,7 @@ def _spec(
         changed_in_place=activation._version != version,
         num_classes=int(logits.shape[-1]) if logits is not None and logits.dim() else 2,
         host_forward_flops=host_forward_flops if math.isfinite(host_forward_flops) else 0.0,
+        num_units=units,
     )
 
 

@@ -45,6 +45,10 @@ _METRICS = (
     Metric("kasmina.seed.gradient_norm", "1", "L2 norm of the seed's gradient"),
     Metric("kasmina.seed.output_ratio", "1", "rms of the seed's delta over rms of the activation"),
     Metric("kasmina.probe.gain", "1", "mean paired loss difference of the last probe, positive: the seed helps"),
+    Metric("kasmina.kernel.fetch_ms", "ms", "time to copy, prove and open a kernel"),
+    Metric("kasmina.prewarm.latency_ms", "ms", "time of an opened kernel's first forward and backward"),
+    Metric("kasmina.kernel.num_open", "1", "kernels in memory"),
+    Metric("kasmina.kernel.open_bytes", "By", "memory of the kernels that are open"),
     Metric("kasmina.isolation.violations", "1", "isolation violations of the seed at the slot"),
 )
 

@@ -11,6 +11,7 @@ the trainer's affair.
 | `policy` | the policy lost CONSERVATIVE | the policy back |
 | `checkpoint` | one that could not be written NOTICE | one that was |
 | `breaker:<name>` | it opens CONSERVATIVE, turns half-open ELEVATED | it closes |
+| `breaker:kernel` | it opens NOTICE: seeds run eager, and that is always right | it turns half-open |
 | `rollback` | anomalies that rollbacks do not cure, or a rollback that went wrong HALT | the operator's clear |
 | `epochs` | failed epochs in a row HALT | the operator's clear |
 | `memory` | a step that does not fit, not even without the newest seed HALT | the operator's clear |
@@ -35,6 +36,9 @@ FAILED_EPOCHS_IN_ROW = 3
 
 STORAGE_BREAKER = "breaker:checkpoint"
 """The emergency of checkpoints that cannot be written."""
+
+KERNEL_BREAKER = "breaker:kernel"
+"""The emergency of kernels that fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +223,11 @@ def advance(
             return _with(state, "policy", EmergencyLevel.CONSERVATIVE, f"no policy steers: {detail}", "policy", at)
         case BreakerChanged(name, breaker_state, detail):
             key = f"breaker:{name}"
-            if breaker_state not in _BREAKER_LEVELS:
+            levels = _KERNEL_LEVELS if key == KERNEL_BREAKER else _BREAKER_LEVELS
+            if breaker_state not in levels:
                 return _without(state, key)
             reason = f"breaker {name} is {breaker_state.name}: {detail}"
-            return _with(state, key, _BREAKER_LEVELS[breaker_state], reason, key, at)
+            return _with(state, key, levels[breaker_state], reason, key, at)
         case OperatorRaised(emergency_id, level, principal, detail):
             return _with(state, emergency_id, level, detail or "raised by hand", principal, at)
         case Cleared(emergency_id):
@@ -230,6 +235,8 @@ def advance(
 
 
 _BREAKER_LEVELS = {BreakerState.OPEN: EmergencyLevel.CONSERVATIVE, BreakerState.HALF_OPEN: EmergencyLevel.ELEVATED}
+
+_KERNEL_LEVELS = {BreakerState.OPEN: EmergencyLevel.NOTICE}
 
 _At = tuple[int, float]
 """(step, Unix seconds)."""

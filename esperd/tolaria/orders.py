@@ -10,6 +10,7 @@ from esperd.leyline.commands import (
     Command,
     EmergencyCommand,
     HyperparameterCommand,
+    KernelSwapCommand,
     PauseCommand,
     PolicyPresence,
     ResetOptimizerCommand,
@@ -19,7 +20,7 @@ from esperd.leyline.commands import (
     StopCommand,
 )
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.vocabulary import EmergencyLevel
+from esperd.leyline.vocabulary import BreakerState, EmergencyLevel
 from esperd.tolaria.emergency import OperatorRaised, PolicyChanged
 from esperd.tolaria.keeping import Keeper
 from esperd.tolaria.parts import Parts
@@ -49,6 +50,8 @@ class Orders:
                 seed_id = self._executor.apply(payload, step, Attribution(command.command_id, command.principal))
                 self._optimizers.check_ownership(self._executor.grown_parameters())
                 return seed_id
+            case KernelSwapCommand() as payload:
+                return self._swap_kernel(payload, step, Attribution(command.command_id, command.principal))
             case HyperparameterCommand(target, values, seed_id):
                 self._optimizers.set_values(target, seed_id, dict(values))
                 return seed_id
@@ -76,6 +79,12 @@ class Orders:
                 self._standing.packet_every_steps = packet_every_steps if is_present else 0
                 self._safety.handle(PolicyChanged(is_present, detail, num_missed), step)
         return 0
+
+    def _swap_kernel(self, payload: KernelSwapCommand, step: int, by: Attribution) -> int:
+        breaker, is_repeated = self._safety.breakers["kernel"], self._progress.is_repeating
+        if payload.artifact_id and breaker.state is BreakerState.OPEN and not is_repeated:
+            raise EsperdError("KERNEL_BREAKER_OPEN", detail=breaker.detail)
+        return self._executor.swap_kernel(payload, step, by, is_repeated=is_repeated)
 
     def _resume(self) -> None:
         if self._safety.is_halted:

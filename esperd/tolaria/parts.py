@@ -4,6 +4,7 @@ Training thread only. Builds the parts and knows how they hang together; what ha
 point, in a checkpoint or a rollback is written elsewhere.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from esperd.config.settings import Settings
 from esperd.kasmina.blueprints.costs import FlopCountError, count_step_flops
 from esperd.kasmina.blueprints.registry import BlueprintRegistry, standard_registry
 from esperd.kasmina.executor import SeedExecutor
+from esperd.kasmina.kernels.opening import Trust
+from esperd.kasmina.kernels.stock import KernelStock
 from esperd.kasmina.ports import Batch, Host
 from esperd.leyline.views import NoticeEvent, TransitionEvent
 from esperd.tolaria import losses
@@ -23,6 +26,7 @@ from esperd.tolaria.budgets import LossWindow, StepWindow
 from esperd.tolaria.feed import DeviceCopier, Feed
 from esperd.tolaria.goodness import Goodness, parameters_are_finite
 from esperd.tolaria.held_out import ProbeSet
+from esperd.tolaria.kernels import RunKernels
 from esperd.tolaria.optimizers import Optimizers
 from esperd.tolaria.packets import PacketProbe
 from esperd.tolaria.precision import Precision, resolve_device
@@ -33,6 +37,9 @@ from esperd.tolaria.standing import Standing
 from esperd.tolaria.state import Progress, Publisher, notice
 from esperd.tolaria.task import Task
 from esperd.tolaria.telemetry import StepTelemetry
+
+_COUNTED_NOTICES = {"isolation.violated": "isolation", "kernel.failed": "kernel"}
+"""Notices of the executor that a breaker counts."""
 
 DRY_RUN_UNITS = 8
 """Units of the last batch that dry runs are made on."""
@@ -51,8 +58,13 @@ class Parts:
         task_name: str,
         clock: Callable[[], float],
         registry: BlueprintRegistry | None,
+        kernel_trust: Trust | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Build the parts. Raises EsperdError DEVICE_UNAVAILABLE, TASK_INVALID or SITE_PATTERN."""
+        """Build the parts; without `kernel_trust` there are no kernels.
+
+        Raises EsperdError DEVICE_UNAVAILABLE, TASK_INVALID or SITE_PATTERN.
+        """
         self.task, self.settings, self.bridge, self.clock = task, settings, bridge, clock
         training = settings.training
         self.device = resolve_device(training.device)
@@ -81,10 +93,17 @@ class Parts:
         self._restored: tuple[Batch | None, int] = (None, 1)
         self.bare_step_flops = 0.0
         """FLOPs of one step of the host as the task gave it."""
-        self._build_growth(registry)
+        stock = None
+        if kernel_trust is not None and settings.kernels.enabled:
+            local = Path(settings.run.directory) / "kernels" / "local"
+            stock = KernelStock(
+                settings.kernels, bridge.kernel_orders, kernel_trust, local, self.device, bridge.record, monotonic
+            )
+        self._build_growth(registry, stock)
+        self.kernels = RunKernels(self, stock)
         self._build_numbers()
 
-    def _build_growth(self, registry: BlueprintRegistry | None) -> None:
+    def _build_growth(self, registry: BlueprintRegistry | None, stock: KernelStock | None) -> None:
         settings = self.settings
         self.executor = SeedExecutor(
             host=self._host(),
@@ -96,6 +115,7 @@ class Parts:
             clock=self.clock,
             random_seed=settings.run.random_seed,
             is_clock_trusted=not settings.training.deterministic,
+            kernels=stock,
         )
         self.safety = Safety(settings.budgets, self.executor, self.report, self.clock)
         self.rate_phase = RatePhase(self.task.optimizer, self.task.scheduler)
@@ -155,8 +175,8 @@ class Parts:
     def report(self, event: TransitionEvent | NoticeEvent) -> None:
         """An event of any part, on its way up."""
         self.publisher.report(event)
-        if isinstance(event, NoticeEvent) and event.kind == "isolation.violated":
-            self.safety.note_failure("isolation", self.progress.global_step, event.message)
+        if isinstance(event, NoticeEvent) and (breaker := _COUNTED_NOTICES.get(event.kind)):
+            self.safety.note_failure(breaker, self.progress.global_step, event.message)
 
     def note(self, kind: str, message: str, level: str, **attributes: str) -> None:
         """A notice of the trainer's own."""
@@ -208,4 +228,6 @@ class Parts:
             probe_batches=self.probe_set.draw,
             sample_inputs=self.sample_inputs,
             step_flops=lambda: self.progress.host_step_flops,
+            batch_units=lambda: losses.num_units(self.feed.peek()) if self.batch is None else self.batch_units(),
+            global_step=lambda: self.progress.global_step,
         )

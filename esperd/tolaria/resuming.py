@@ -64,6 +64,7 @@ def resume(
             unix_s=parts.clock(),
         )
     )
+    parts.executor.restore_kernels(progress.global_step)
     publisher.is_known = catch_up.knows
     sequence = past.last_sequence if manifest is None else max(manifest.sequence, past.last_sequence)
     dispatcher.resume(catch_up, past.unsettled, sequence)

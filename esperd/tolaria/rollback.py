@@ -137,6 +137,7 @@ class Rollback:
         timelines = parts.publisher.timelines
         number = timelines[-1].timeline + 1
         parts.publisher.open_timeline((*timelines, TimelineView(number, parent, fork_step, attempt.cause)))
+        parts.executor.restore_kernels(parts.progress.global_step)
         if attempt.command is None:
             for seed_id in removed:
                 parts.executor.embargo(*sites[seed_id], parts.progress.global_step)

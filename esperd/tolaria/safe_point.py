@@ -61,6 +61,7 @@ class SafePoint:
         ):
             epoch_ended = self._keep_dates(self._progress.global_step, epoch_ended)
         if self._dispatcher.has_work(epoch_ended=epoch_ended):
+            self._parts.kernels.tend()
             self._dispatcher.run(epoch_ended=epoch_ended)
             self._next_date = 0  # what was done may have brought dates of its own, or another step
         if self._keeper.results or self._keeper.requests:
@@ -113,6 +114,7 @@ class SafePoint:
 
     def _end_epoch(self, step: int) -> None:
         self._progress.epoch = self._parts.feed.epoch
+        self._parts.kernels.end_epoch()
         self._parts.note_change(self._safety.handle(EpochEnded(self._troubles.epoch_ended()), step))
         self.send_packet("epoch_end")
 
@@ -200,6 +202,7 @@ class SafePoint:
         """Do again what an earlier start had done, up to where the journal ends."""
         self._catch_up = catch_up
         self._progress.catch_up_step = catch_up.horizon[1]
+        self._progress.is_repeating = True
 
     def begin(self) -> None:
         """The safe point before the first step: a state to go back to, and whatever the journal has for here."""
@@ -221,7 +224,7 @@ class SafePoint:
         parts.publisher.is_known = None
         for past in catch_up.missed():
             self._troubles.diverged(past.command, "its safe point was never met")
-        progress.catch_up_step = 0
+        progress.catch_up_step, progress.is_repeating = 0, False
         if self._standing.is_policy_present and not catch_up.is_durable:  # else the control plane tells, by a command
             self._standing.is_policy_present, self._standing.packet_every_steps = False, 0
             self._safety.handle(PolicyChanged(False, "the daemon was started again"), progress.global_step)
@@ -256,6 +259,7 @@ class SafePoint:
         self._bridge.box.wait(_LOOK_S)
         self._bridge.show_life()
         self._rollback.look_at_deadline()
+        self._parts.kernels.tend()
         self._dispatcher.run(epoch_ended=False)
         self._save_in_emergency()
         self._keep()

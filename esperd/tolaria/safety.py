@@ -29,10 +29,12 @@ BREAKER_RULES = {
     "executor": BreakerRule(),
     "policy": BreakerRule(),
     "checkpoint": BreakerRule(heals_by_success=True),
+    "kernel": BreakerRule(),
 }
 """`isolation` counts violations of the host's isolation, `executor` unexpected faults in carrying out commands and
 steps that did not fit into memory, `policy` leases lost by decisions that did not come or could not be used,
-`checkpoint` checkpoints in a row that could not be written."""
+`checkpoint` checkpoints in a row that could not be written, `kernel` kernels that could not be opened, took too long to
+be fetched, or failed while a seed computed by them."""
 
 TICK_STEPS = 10
 """Breakers heal at multiples of this step, whatever is logged when, so that the same run heals at the same steps."""

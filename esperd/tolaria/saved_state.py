@@ -49,7 +49,8 @@ def restore(parts: Parts, tree: Mapping[str, Any], *, within_run: bool) -> None:
         parts: fresh ones, or those of the running run.
         tree: what `save` gave, with CPU tensors.
         within_run: for a rollback. What belongs to the run as it goes on, and not to its state, then stays:
-            emergencies, breakers, a pause, the numbers of outcomes and packets.
+            emergencies, breakers, a pause, the numbers of outcomes and packets. Seeds have their kernels once
+        `SeedExecutor.restore_kernels` is called.
 
     Raises:
         EsperdError: CHECKPOINT_MISMATCH, when the state is of another model or other sites. The run is then undefined.

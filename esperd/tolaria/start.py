@@ -9,6 +9,7 @@ from pathlib import Path
 
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
+from esperd.kasmina.kernels.opening import Trust
 from esperd.leyline.errors import EsperdError
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.past import ReadPast
@@ -27,10 +28,11 @@ def build_trainer(
     store: CheckpointStore | None = None,
     read_past: ReadPast | None = None,
     keeps_unsettled: bool = False,
+    kernel_trust: Trust | None = None,
 ) -> Trainer:
     """Configure torch, seed every generator, load the task and make its trainer.
 
-    `search_path` is the folder of the configuration file; the last three are as in `Trainer`.
+    `search_path` is the folder of the configuration file; the last four are as in `Trainer`.
     Raises EsperdError of the device, task and site entries.
     """
     configure_torch(settings.run, settings.training)
@@ -47,6 +49,7 @@ def build_trainer(
             store=store,
             read_past=read_past,
             keeps_unsettled=keeps_unsettled,
+            kernel_trust=kernel_trust,
         )
     except EsperdError:
         raise

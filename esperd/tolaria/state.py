@@ -60,6 +60,8 @@ class Progress:
     resumed_from: str = ""
     """The checkpoint from which this start went on."""
     catch_up_step: int = 0
+    is_repeating: bool = False
+    """What an earlier start did is done again: its commands take effect whatever has changed around the run."""
 
     @property
     def position(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import torch
 from esperd.bridge.bridge import Bridge
 from esperd.config.settings import Settings
 from esperd.kasmina.blueprints.registry import BlueprintRegistry
+from esperd.kasmina.kernels.opening import Trust
 from esperd.kasmina.ports import Batch, StepAdvice
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
@@ -56,6 +57,7 @@ class Trainer:
         store: CheckpointStore | None = None,
         read_past: ReadPast | None = None,
         keeps_unsettled: bool = False,
+        kernel_trust: Trust | None = None,
     ) -> None:
         """Set up a run.
 
@@ -71,10 +73,12 @@ class Trainer:
             store: where checkpoints are; None keeps states in memory only.
             read_past: reads the journal behind a checkpoint, when the run began in an earlier start; None begins it.
             keeps_unsettled: when the daemon leaves, commands that wait stay accepted: its next start carries them out.
+            kernel_trust: judges kernels; without it every seed runs its eager module.
         """
         self.parts = parts = Parts(
-            task, settings, bridge, run_id=run_id, task_name=task_name, clock=clock, registry=registry
-        )
+            task, settings, bridge, run_id=run_id, task_name=task_name, clock=clock, registry=registry,
+            kernel_trust=kernel_trust, monotonic=monotonic,
+        )  # fmt: skip
         self.task, self.optimizers, self.executor, self.safety = task, parts.optimizers, parts.executor, parts.safety
         self._bridge, self._settings, self._monotonic = bridge, settings, monotonic
         self._store, self._read_past, self._keeps_unsettled = store, read_past, keeps_unsettled
@@ -107,6 +111,7 @@ class Trainer:
         if self._settings.run.num_threads > 0:
             torch.set_num_threads(self._settings.run.num_threads)  # holds for the calling thread only
         try:
+            self.parts.kernels.start()
             self.prepare()
             while not self.safe_point.is_over:
                 self.step()
@@ -114,6 +119,7 @@ class Trainer:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the task's code: what it raises ends the run, not the daemon
             self._fail(error)
         finally:
+            self.parts.kernels.close()
             self._keeper.close()
             is_left_behind = self._keeps_unsettled and self._bridge.stop_requested
             if not is_left_behind:

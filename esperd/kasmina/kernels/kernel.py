@@ -6,7 +6,7 @@ optimizer or a checkpoint never sees a difference. Gradients are first order onl
 `opening.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,8 +23,6 @@ ALIGNMENT_BYTES = 16
 
 Gradients = tuple[Tensor | None, ...]
 """One for each input of the forward library."""
-Recover = Callable[[Tensor, Tensor, Exception], Gradients]
-"""(activation, gradient of the delta, what was raised) to the gradients, computed some other way."""
 
 
 class Runner(Protocol):
@@ -118,19 +116,16 @@ class Kernel:
 class Joined:
     """A kernel with the parameters and buffers of one module: computes what the module computes."""
 
-    def __init__(self, kernel: Kernel, module: nn.Module, *, recover: Recover | None = None) -> None:
-        """Join them.
+    keeps_activation = False
+    """Whether `recovered` is to be given the activation, which the kernel itself may not need."""
 
-        Args:
-            kernel: an open kernel.
-            module: the eager module; it keeps its tensors, and must not exchange them for others.
-            recover: computes the gradients when the native backward raises; without, what it raises goes on.
+    def __init__(self, kernel: Kernel, module: nn.Module) -> None:
+        """Join them; the module keeps its tensors, and must not exchange them for others.
 
         Raises:
             EsperdError: KERNEL_MISFIT when the module has not the tensors that the manifest names.
         """
         self.kernel = kernel
-        self.recover = recover
         self._tensors = _tensors_for(kernel.manifest, module)
         buffers = dict(module.named_buffers())
         self.mutated = [buffers[name] for name in kernel.manifest.mutated_buffers]
@@ -142,6 +137,10 @@ class Joined:
             x = x.clone()
         delta: Tensor = _Native.apply(self, *[x if t is None else t for t in self._tensors])  # type: ignore[no-untyped-call]
         return delta
+
+    def recovered(self, x: Tensor | None, g: Tensor, error: RuntimeError) -> Gradients:  # noqa: ARG002 - see `Attached`
+        """The gradients when the native backward has raised; here there are none."""
+        raise error
 
 
 class _Native(torch.autograd.Function):
@@ -156,7 +155,7 @@ class _Native(torch.autograd.Function):
         for buffer, value in zip(joined.mutated, outputs, strict=False):  # the delta and what is saved come after them
             buffer.copy_(value)
         saved = [inputs[one.index] if one.is_input else outputs[one.index] for one in manifest.saved]
-        if joined.recover is not None:
+        if joined.keeps_activation:
             saved.append(inputs[kernel.activation_index])
         ctx.save_for_backward(*saved)
         ctx.joined = joined
@@ -177,9 +176,8 @@ class _Native(torch.autograd.Function):
         except torch.OutOfMemoryError:
             raise  # nothing is wrong with the kernel
         except RuntimeError as error:
-            if joined.recover is None:
-                raise
-            return (None, *joined.recover(saved[-1], g, error))
+            x = saved[-1] if joined.keeps_activation else None
+            return (None, *joined.recovered(x, g, error))
         return (None, *(None if place < 0 else found[place] for place in places))
 
 

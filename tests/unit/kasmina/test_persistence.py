@@ -81,20 +81,22 @@ SAVED_OR_FIXED = {
     "Garden": (
         (
             "seeds remains num_germinations germination_of germinated_steps seed_flops judging_flops held "
-            "holds_candidates guard prober slots"
+            "holds_candidates guard prober slots train_units"
         ),
         (
             "host settings registry optimizers report clock random_seed is_clock_trusted host_watch host_parameters "
-            "num_host_parameters _offers"
+            "num_host_parameters _offers _machine"
         ),
     ),
     "Seed": (
         (
             "seed_id site plan module blender cost ema alpha ramp amplitude stage stage_entered_step germinated_step "
             "fine_tune auto_advance health gates contributions judgement probe_watch reference reference_loss "
-            "first_order_gain num_commit_looks next_look_step num_violations tripped shared_prefix note story"
+            "first_order_gain num_commit_looks next_look_step num_violations tripped shared_prefix note story "
+            "kernel_artifact_id kernel_note refuses_kernels"
         ),
-        "parameters",
+        # The kernel itself is joined again by its id, and the variant follows from the plan and the site.
+        "parameters variant attached prewarm_ms",
     ),
     "Slot": (
         "fossils grafted candidates step measures_ratio",
@@ -110,7 +112,8 @@ SAVED_OR_FIXED = {
     # What was asked last is acted on before the safe point ends.
     "Gardener": ("", "_garden _pending"),
     "Nursery": ("", "_garden"),
-    "SeedExecutor": ("", "_garden _nursery _gardener _work"),
+    "Swapping": ("", "_garden _stock _changed"),
+    "SeedExecutor": ("", "_garden _nursery _gardener _work _swapping"),
 }
 """Attributes that a state holds, and those that every start makes anew or that live within one step."""
 
@@ -123,7 +126,7 @@ def test_every_attribute_is_saved_or_known_to_need_no_saving() -> None:
     garden = run.executor._garden
     slot = garden.slots["body"]
     parts = [garden, *garden.seeds.values(), slot, slot.site, garden.guard, garden.guard._buffers, garden.prober]
-    parts += [run.executor, run.executor._work, run.executor._gardener, run.executor._nursery]
+    parts += [run.executor, run.executor._work, run.executor._gardener, run.executor._nursery, run.executor._swapping]
     assert {type(part).__name__ for part in parts} == SAVED_OR_FIXED.keys()
     for part in parts:
         saved, fixed = SAVED_OR_FIXED[type(part).__name__]
