@@ -15,6 +15,8 @@ from esper.tezzeret.inside_torch import description, is_symbolic_size, size_expr
 from esperd.leyline.kernels import SavedTensor
 
 VIEWS = frozenset({"permute", "view", "t", "transpose", "unsqueeze", "squeeze", "alias", "detach"})
+INFERRED = -1
+"""In the shape of a view: whatever is left."""
 
 
 class PartingError(ValueError):
@@ -111,7 +113,8 @@ class _Crossing:
         node = self._saved_input(root)
         with self._backward.inserting_before(self._first_operation()):
             for view in reversed(views):
-                node = self._backward.call_function(view.target, (node, *view.args[1:]), view.kwargs)
+                arguments = fx.node.map_arg(view.args[1:], lambda _: INFERRED)
+                node = self._backward.call_function(view.target, (node, *arguments), view.kwargs)
                 node.meta = dict(view.meta)
         place.replace_all_uses_with(node)
         self._backward.erase_node(place)
@@ -150,12 +153,11 @@ class _Crossing:
 
 
 def _is_pure_view(node: fx.Node) -> bool:
-    return (
-        node.op == "call_function"
-        and isinstance(node.target, torch._ops.OpOverload)
-        and node.target.overloadpacket.__name__ in VIEWS
-        and not any(isinstance(argument, fx.Node) for argument in node.args[1:])
-    )
+    """Whether it is a view of one tensor, whose shape has one size at most that depends on the batch."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name, num_sizes = node.target.overloadpacket.__name__, len(node.all_input_nodes) - 1
+    return name in VIEWS and (num_sizes == 0 or (name == "view" and num_sizes == 1))
 
 
 def _input_name(node: fx.Node) -> str:
