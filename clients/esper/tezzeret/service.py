@@ -1,0 +1,228 @@
+"""Keeps the compiler at work: watches what is wanted, compiles it, uploads it, and comes back when the daemon was away.
+
+The process of `esper tezzeret serve`; owns the event loop and the signals. Losing the daemon stops no compilation: what
+is made meanwhile is delivered when it is back.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from esper.address import Target
+from esper.client.aio import AsyncClient
+from esper.client.attempts import backoff_s
+from esper.client.errors import LeylineError, Unreachable
+from esper.client.kernel_files import KernelFiles
+from esper.tezzeret.agent import Agent, Report
+from esper.tezzeret.queue import Job
+from esper.tezzeret.worker import MAX_DETAIL_CHARS, Failure, Worker
+
+PASSING = frozenset(
+    {"DRAINING", "JOURNAL_UNAVAILABLE", "SLOW_CONSUMER", "TRAINER_NOT_RUNNING", "KERNEL_STORE_UNAVAILABLE"}
+)
+"""Refusals that another try may not meet again."""
+UNUSABLE = frozenset({"KERNEL_FOLDER_INVALID", "KERNEL_CORRUPT", "KERNEL_MANIFEST_INVALID"})
+"""Refusals of an upload after which the kernel is made again."""
+UNFIT = frozenset({"KERNEL_MISFIT"})
+"""Refusals of an upload after which it is not."""
+LONGEST_REST_S = 3600.0
+"""No timer is set for longer."""
+FULL_S = 300.0
+"""Until an upload that the library has no room for is tried again."""
+
+_log = structlog.get_logger("esper.tezzeret")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the compiler works and holds on to its daemon."""
+
+    num_jobs: int = 1
+    """Compilations at once."""
+    connect_s: float = 10.0
+    """How long the first session may take to open."""
+    reconnect_s: float = 300.0
+    """How long a lost session may take to open again."""
+
+
+class Service:
+    """The compiler of one daemon."""
+
+    def __init__(
+        self,
+        target: Target,
+        agent: Agent,
+        worker: Worker,
+        settings: ServiceSettings,
+        *,
+        greet: Callable[[str], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`greet` is called with the id of the daemon's run when a session opens."""
+        self._target = target
+        self._agent = agent
+        self._worker = worker
+        self._settings = settings
+        self._greet = greet
+        self._monotonic = monotonic
+        self._news = asyncio.Event()
+        """Set when something may be begun."""
+        self._ready = asyncio.Event()
+        """Set when something is to be delivered."""
+        self._patience_ends_s = monotonic() + settings.connect_s
+        self._was_open = False
+        self._num_failures = 0
+
+    async def run(self) -> None:
+        """Work until a signal asks to leave.
+
+        Raises:
+            LeylineError: the daemon refused for good, or did not come back in time.
+            OSError, sqlite3.Error: the work directory cannot be used.
+        """
+        work = asyncio.create_task(self._work(), name="tezzeret")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, work.cancel)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise
+            _log.info("asked to leave")
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _work(self) -> None:
+        compiling = [self._compile_for_ever() for _ in range(self._settings.num_jobs)]
+        await _until_one_ends(self._attend_for_ever(), *compiling)
+
+    async def _compile_for_ever(self) -> None:
+        while True:
+            job = self._agent.next_job()
+            if job is None:
+                await self._rest()
+            else:
+                await self._compile(job)
+
+    async def _rest(self) -> None:
+        """Wait for news, or for the time of the next attempt."""
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(self._agent.wait_s() + 0.01, LONGEST_REST_S)):
+                await self._news.wait()
+
+    async def _compile(self, job: Job) -> None:
+        self._ready.set()
+        try:
+            outcome = await self._worker.compile(job)
+        except OSError as error:
+            outcome = Failure(f"the work directory cannot be used: {error}")
+        except asyncio.CancelledError:
+            self._agent.interrupted(job.variant_key)
+            raise
+        self._agent.ended(job.variant_key, outcome)
+        self._ready.set()
+        self._news.set()
+
+    async def _attend_for_ever(self) -> None:
+        while True:
+            try:
+                target = self._target
+                async with AsyncClient(target.address, target.credentials, tls=target.tls) as client:
+                    self._greet((await client.server_info()).run_id)
+                    await _until_one_ends(self._watch(client), self._deliver_for_ever(client))
+                _log.info("the daemon drains, coming back")
+                await asyncio.sleep(backoff_s(1))
+            except LeylineError as error:
+                await self._wait_or_give_up(error)
+
+    async def _watch(self, client: AsyncClient) -> None:
+        """Take in what is wanted until the daemon ends the stream."""
+        self._agent.begin_watch()
+        async for response in client.watch_kernels(reconnect_s=0.0):
+            self._was_open = True
+            self._num_failures = 0
+            self._agent.take(response.kernels)
+            if response.is_complete:
+                self._agent.watch_is_complete()
+            self._news.set()
+            self._ready.set()
+            if response.draining:
+                return
+
+    async def _deliver_for_ever(self, client: AsyncClient) -> None:
+        while True:
+            self._ready.clear()
+            for report in list(self._agent.reports.values()):
+                await self._report(client, report)
+            is_full = [await self._upload(client, job) for job in self._agent.undelivered()]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FULL_S if any(is_full) else None):
+                    await self._ready.wait()
+
+    async def _report(self, client: AsyncClient, report: Report) -> None:
+        detail = report.detail[:MAX_DETAIL_CHARS]
+        try:
+            await client.report_compilation(report.variant_key, report.state, attempt=report.attempt, detail=detail)
+        except LeylineError as error:
+            if error.reason != "KERNEL_NOT_WANTED":
+                raise
+            self._agent.not_wanted(report.variant_key)
+        if self._agent.reports.get(report.variant_key) == report:
+            del self._agent.reports[report.variant_key]
+
+    async def _upload(self, client: AsyncClient, job: Job) -> bool:
+        """Deliver one kernel. Returns whether the library had no room for it."""
+        key = job.variant_key
+        try:
+            await client.upload_kernel(KernelFiles.read(self._worker.kernel_folder(key)))
+        except LeylineError as error:
+            if error.reason == "KERNEL_QUOTA":
+                _log.warning("the kernel waits", blueprint_id=job.blueprint_id, message=error.message)
+                return True
+            if error.reason == "KERNEL_NOT_WANTED":
+                self._agent.not_wanted(key)
+            elif error.reason in UNUSABLE:
+                self._agent.unusable(key, error.message)
+            elif error.reason in UNFIT:
+                self._agent.refused(key, error.message)
+            else:
+                raise
+        else:
+            self._agent.uploaded(key)
+        self._worker.clear(key)
+        self._news.set()
+        return False
+
+    async def _wait_or_give_up(self, error: LeylineError) -> None:
+        if self._was_open:
+            self._was_open = False
+            self._patience_ends_s = self._monotonic() + self._settings.reconnect_s
+        passing = isinstance(error, Unreachable) or error.reason in PASSING or error.retry_after_s is not None
+        self._num_failures += 1
+        wait_s = max(backoff_s(self._num_failures), error.retry_after_s or 0.0)
+        if not passing or self._monotonic() + wait_s > self._patience_ends_s:
+            raise error
+        # Said aloud once: a daemon that restarts is away for many tries.
+        say = _log.warning if self._num_failures == 1 else _log.info
+        say("no session", reason=error.reason, message=error.message, wait_s=round(wait_s, 1))
+        await asyncio.sleep(wait_s)
+
+
+async def _until_one_ends(*works: Coroutine[None, None, None]) -> None:
+    """Work on all of them until one ends; its error is raised, and the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
