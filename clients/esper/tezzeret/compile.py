@@ -5,7 +5,6 @@ The compiler's process only: it starts a C++ compiler and takes seconds to minut
 
 import hashlib
 import random
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import torch
 from esper.tezzeret.capture import Captured, capture
 from esper.tezzeret.lowering import Strategy, compiler_words, lower, options_for
 from esper.tezzeret.manifest import write_manifest
+from esper.tezzeret.stack_header import without_executable_stack
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.kernels.machine import this_machine
 from esperd.kasmina.kernels.variant import dtype_named, variant_for
@@ -128,10 +128,10 @@ def _captured(request: CompileRequest) -> Captured:
 
 
 def _kept(role: KernelFileRole, path: Path, folder: Path) -> KernelFile:
-    data = path.read_bytes()
+    data = without_executable_stack(path.read_bytes())
     file = KernelFile(role, hashlib.sha256(data).hexdigest(), len(data))
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{file.name}.{random.getrandbits(32):08x}"
-    shutil.copyfile(path, partial)
+    partial.write_bytes(data)
     partial.replace(folder / file.name)
     return file
