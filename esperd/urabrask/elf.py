@@ -18,7 +18,7 @@ EXECUTABLE, WRITABLE = 1, 2
 """Bits of a segment's flags."""
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 
-_ANYWHERE = r"libtorch|libtorch_cpu|libc10|libstdc\+\+|libgcc_s|libc|libm|libmvec|libpthread|libgomp(-[0-9a-f]+)?|ld-linux[-\w]*"
+_ANYWHERE = r"libtorch|libtorch_cpu|libc10|libstdc\+\+|libgcc_s|libc|libm|libmvec|libpthread|libgomp\S*|ld-linux[-\w]*"
 _ON_CUDA = r"libtorch_cuda|libc10_cuda|libcuda|libcudart"
 _LIBC = """
     abort free malloc calloc realloc aligned_alloc posix_memalign memcmp memcpy memmove memset memchr strchr strcmp
