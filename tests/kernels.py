@@ -106,7 +106,15 @@ def _compile(asked: dict[str, object]) -> None:
 
 def _compiler_digest() -> str:
     digest = hashlib.sha256()
-    for name in ("inside_torch.py", "capture.py", "parting.py", "lowering.py", "compile.py", "manifest.py"):
+    for name in (
+        "inside_torch.py",
+        "capture.py",
+        "parting.py",
+        "lowering.py",
+        "compile.py",
+        "manifest.py",
+        "stack_header.py",
+    ):
         digest.update((Path(esper.tezzeret.__path__[0]) / name).read_bytes())
     return digest.hexdigest()
 
