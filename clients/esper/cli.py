@@ -7,7 +7,10 @@ import click
 
 from esper.lazy import Commands, LazyGroup
 
-COMMANDS: Commands = {"tamiyo": ("esper.tamiyo.command:tamiyo", "Policies: decide when and what a run grows.")}
+COMMANDS: Commands = {
+    "tamiyo": ("esper.tamiyo.command:tamiyo", "Policies: decide when and what a run grows."),
+    "tezzeret": ("esper.tezzeret.command:tezzeret", "Kernels: compile blueprints ahead of time."),
+}
 
 
 @click.group(cls=LazyGroup, lazy_commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
