@@ -111,9 +111,10 @@ class KernelTrust:
 
 def failed_checks(report: KernelReport) -> str:
     """The checks that failed, in words."""
-    failed = (f"{check.name} ({check.detail})" if check.detail else check.name for check in report.checks)
-    wrong = [text for text, check in zip(failed, report.checks, strict=True) if not check.passed]
-    return ", ".join(wrong) or "no check failed"
+    failed = [
+        f"{check.name} ({check.detail})" if check.detail else check.name for check in report.checks if not check.passed
+    ]
+    return ", ".join(failed) or "no check failed"
 
 
 def _report_invalid(detail: str) -> EsperdError:

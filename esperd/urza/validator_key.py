@@ -1,6 +1,7 @@
 """The key under which this daemon's validator signs its reports: made once, kept in the run directory.
 
-Main thread, at the start, before anything is served; blocking file work. The process that opens libraries never sees it.
+Main thread, at the start, before anything is served; blocking file work. The process that opens libraries never sees
+it.
 """
 
 import hashlib

@@ -1,0 +1,124 @@
+"""What the library knows, in memory and in its catalogue.
+
+Reading is for any thread, the event loop's too: it sees immutable values that are replaced whole. Writing is for one
+worker thread, and is durable on return. Knows neither files of kernels nor rules.
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+
+from esperd.leyline.errors import EsperdError
+from esperd.leyline.kernels import KernelVariant, misfits
+from esperd.leyline.vocabulary import HandlingClass, KernelState
+from esperd.urza.catalogue import Catalogue
+from esperd.urza.stored import Cause, CompilationReport, KernelChange, StoredKernel
+
+MIN_PREFIX_CHARS = 6
+
+
+class Contents:
+    """Kernels by their artifact ids, and what compilers said about wishes."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._changes: deque[KernelChange] = deque()
+        self._kernels: Mapping[str, StoredKernel] = catalogue.kernels()
+        self._compilations: Mapping[str, CompilationReport] = catalogue.compilations()
+
+    @property
+    def kernels(self) -> Mapping[str, StoredKernel]:
+        """Every kernel by its artifact id, those that are REMOVED too."""
+        return self._kernels
+
+    @property
+    def compilations(self) -> Mapping[str, CompilationReport]:
+        """What compilers last said, by the key of the wish."""
+        return self._compilations
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all kernels; those that are coming in count with the size that they will have."""
+        return sum(kernel.num_bytes for kernel in self._kernels.values())
+
+    def find(self, name: str) -> StoredKernel:
+        """The kernel of this artifact id, or the only one whose id begins so. Raises EsperdError KERNEL_UNKNOWN."""
+        kernels = self._kernels
+        if name in kernels:
+            return kernels[name]
+        matches = [k for k in kernels.values() if len(name) >= MIN_PREFIX_CHARS and k.artifact_id.startswith(name)]
+        if len(matches) != 1:
+            raise EsperdError("KERNEL_UNKNOWN", artifact_id=name)
+        return matches[0]
+
+    def query(
+        self,
+        blueprint_ids: Collection[str] | None = None,
+        states: Collection[KernelState] = (),
+        variant_keys: Collection[str] | None = None,
+    ) -> list[StoredKernel]:
+        """The kernels for which all holds that is asked, the newest first; without states all but REMOVED.
+
+        A tier is asked for by the ids of its blueprints.
+        """
+        found = [
+            kernel
+            for kernel in self._kernels.values()
+            if (blueprint_ids is None or kernel.manifest.variant.blueprint_id in blueprint_ids)
+            and (kernel.state in states if states else kernel.state is not KernelState.REMOVED)
+            and (variant_keys is None or kernel.manifest.key in variant_keys)
+        ]
+        return sorted(found, key=lambda kernel: (-kernel.create_unix_s, kernel.artifact_id))
+
+    def offered_for(self, variant: KernelVariant, batch_size: int, *, allow_restricted: bool) -> StoredKernel | None:
+        """The kernel that such a seed is best given: of those that are OFFERED and fit, the one measured fastest."""
+        usable = {HandlingClass.STANDARD, HandlingClass.RESTRICTED} if allow_restricted else {HandlingClass.STANDARD}
+        kernels = self._kernels
+        fitting = [
+            (kernel.report.step_ratio, kernel.artifact_id)
+            for kernel in kernels.values()
+            if kernel.state is KernelState.OFFERED
+            and kernel.report is not None
+            and kernel.report.handling_class in usable
+            and kernel.manifest.min_batch <= batch_size <= kernel.manifest.max_batch
+            and not misfits(kernel.manifest.variant, variant)
+        ]
+        return kernels[min(fitting)[1]] if fitting else None
+
+    def take_changes(self) -> tuple[KernelChange, ...]:
+        """What has changed since the last call, in order; call it after every call that works on files."""
+        taken = []
+        while self._changes:
+            taken.append(self._changes.popleft())
+        return tuple(taken)
+
+    def put(self, kernel: StoredKernel, cause: Cause) -> StoredKernel:
+        """Keep a kernel as it is now, and tell of it."""
+        known = self._kernels.get(kernel.artifact_id)
+        self.keep(kernel)
+        self._changes.append(KernelChange(kernel, KernelState.UNSPECIFIED if known is None else known.state, cause))
+        return kernel
+
+    def keep(self, kernel: StoredKernel) -> StoredKernel:
+        """Keep what is of no interest to others: how far an upload is, when a kernel was last used."""
+        self._catalogue.put(kernel)
+        self._kernels = {**self._kernels, kernel.artifact_id: kernel}
+        return kernel
+
+    def forget(self, artifact_id: str) -> None:
+        """Know a kernel no longer."""
+        self._catalogue.forget(artifact_id)
+        self._kernels = {name: kernel for name, kernel in self._kernels.items() if name != artifact_id}
+
+    def report_compilation(self, report: CompilationReport) -> None:
+        """Keep what a compiler says about a wish."""
+        self._catalogue.put_compilation(report)
+        self._compilations = {**self._compilations, report.variant_key: report}
+
+    def forget_compilation(self, variant_key: str) -> None:
+        """Forget what a compiler said about a wish: it is answered, or nobody has it any more."""
+        self._catalogue.forget_compilation(variant_key)
+        self._compilations = {key: report for key, report in self._compilations.items() if key != variant_key}
+
+    def close(self) -> None:
+        """Close the catalogue; what is in memory stays readable."""
+        self._catalogue.close()
