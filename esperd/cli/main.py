@@ -113,15 +113,18 @@ def init(directory: Path) -> None:
 @esperd.command()
 @click.option("--task", type=click.Choice(["digits", "bytes"]), default="digits", help="What is trained.")
 @click.option("--random-seeds", type=click.IntRange(1, 100), default=3, help="Runs of every arm.")
+@click.option("--kernels", is_flag=True, help="One run of the bytes task, whose seeds a compiler beside it compiles.")
 @click.option(
     "--steps", type=click.IntRange(200, 1_000_000), help="Steps of a run; the task's own number if not given."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of a table.")
 @click.option("--keep", is_flag=True, help="Leave the runs' files (journal, log, keys) where they are.")
-def demo(task: str, random_seeds: int, steps: int | None, as_json: bool, keep: bool) -> int:
+def demo(task: str, random_seeds: int, kernels: bool, steps: int | None, as_json: bool, keep: bool) -> int:
     """Train a model, let a policy process grow it over gRPC, and compare it with what could beat it."""
-    from esperd.cli.demo.command import run_demo
+    from esperd.cli.demo.command import run_demo, run_kernel_demo
 
+    if kernels:
+        return run_kernel_demo(steps, as_json=as_json, keep=keep)
     return run_demo(task, random_seeds, steps, as_json=as_json, keep=keep)
 
 
