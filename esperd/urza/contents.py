@@ -6,6 +6,7 @@ worker thread, and is durable on return. Knows neither files of kernels nor rule
 
 from collections import deque
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelVariant, misfits
@@ -103,6 +104,12 @@ class Contents:
         self._catalogue.put(kernel)
         self._kernels = {**self._kernels, kernel.artifact_id: kernel}
         return kernel
+
+    def note_use(self, kernel: StoredKernel, now_unix_s: float) -> StoredKernel:
+        """Know that a kernel was used just now; nothing waits for the disk: it is written with its next change."""
+        used = replace(kernel, last_use_unix_s=now_unix_s)
+        self._kernels = {**self._kernels, kernel.artifact_id: used}
+        return used
 
     def forget(self, artifact_id: str) -> None:
         """Know a kernel no longer."""

@@ -232,7 +232,7 @@ class Library(Contents):
         if kernel.state is not KernelState.OFFERED:
             raise _not_offered(kernel)
         self._holdings.copy(kernel, folder)
-        return self.keep(replace(kernel, last_use_unix_s=self._clock()))
+        return self.note_use(kernel, self._clock())
 
     def copy_for_validation(self, artifact_id: str, folder: Path) -> StoredKernel:
         """The same of a kernel in any state, for the validator."""

@@ -18,9 +18,7 @@ from esperd.leyline.kernel_documents import (
     write_signature,
 )
 from esperd.leyline.kernels import KernelDocuments, KernelFile, KernelManifest
-from esperd.leyline.private_files import sync_directory
 from esperd.leyline.vocabulary import KernelFileRole
-from esperd.urza.local_store import write_durably
 
 
 def copy_kernel(
@@ -29,9 +27,10 @@ def copy_kernel(
     library: Callable[[KernelFileRole], Iterator[bytes]],
     folder: Path,
 ) -> None:
-    """Have a kernel's documents and libraries in a folder of mode 0700, files of mode 0400, durably.
+    """Have a kernel's documents and libraries in a folder of mode 0700, files of mode 0400.
 
-    What is there already and sound stays; only the documents are brought up to date.
+    What is there already and sound stays; only the documents are brought up to date. Nothing waits for the disk: the
+    store has it durably, and a copy that a power cut has torn is not sound, so it is made again.
 
     Args:
         manifest: of the kernel.
@@ -46,7 +45,7 @@ def copy_kernel(
     if folder.is_dir() and all(_is_sound(folder, file) for file in manifest.files.values()):
         for name, content in files.items():
             if not (folder / name).exists() or (folder / name).read_bytes() != content:
-                write_durably(folder / name, [content])
+                _replace(folder / name, content)
         return
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -56,20 +55,23 @@ def copy_kernel(
             _write(fresh / file.name, library(role))
         for name, content in files.items():
             _write(fresh / name, iter([content]))
-        sync_directory(fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.replace(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    sync_directory(folder.parent)
 
 
 def _write(path: Path, parts: Iterator[bytes]) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400), "wb") as file:
         for part in parts:
             file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    _write(fresh, iter([content]))
+    fresh.replace(path)
 
 
 def _documents(documents: KernelDocuments) -> dict[str, bytes]:
