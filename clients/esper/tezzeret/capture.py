@@ -65,9 +65,13 @@ def capture(module: nn.Module, example: Tensor, autocast_dtype: torch.dtype | No
 
 @contextmanager
 def training_conditions(device_type: str, autocast_dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast as at the site; and no NNPACK, whose mere presence ties a convolution to batch sizes below 16."""
+    """Autocast as at the site; and convolutions of no library: choosing one would tie them to batches below 16.
+
+    Which library computes one is chosen when it runs.
+    """
     with (
         torch.backends.nnpack.flags(enabled=False),
+        torch.backends.mkldnn.flags(enabled=False),
         torch.autocast(device_type, autocast_dtype or torch.bfloat16, enabled=autocast_dtype is not None),
     ):
         yield
@@ -75,8 +79,15 @@ def training_conditions(device_type: str, autocast_dtype: torch.dtype | None) ->
 
 def draws_random(graph: fx.GraphModule) -> bool:
     """Whether an operation of the graph draws random numbers."""
-    tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes if node.op == "call_function")
-    return any(torch.Tag.nondeterministic_seeded in found for found in tags)
+    return any(_draws(node) for node in graph.graph.nodes if node.op == "call_function")
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether the operation draws; attention without dropout counts as drawing in torch's own books."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    named = node.normalized_arguments(node.graph.owning_module, normalize_to_only_use_kwargs=True)
+    return named is None or named.kwargs.get("dropout_p") != 0.0
 
 
 def _inputs(module: nn.Module, example: Tensor, names: tuple[str, ...]) -> Iterator[KernelInput]:

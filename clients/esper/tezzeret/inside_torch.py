@@ -102,9 +102,12 @@ def is_symbolic_size(value: Any) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def size_expression(size: torch.SymInt) -> Any:
-    """A size as a formula of the batch size, comparable with another."""
-    return size.node.expr
+def multiple(size: torch.SymInt, of: Any) -> int:
+    """How many times another size a size is; 0 when it is no whole number of times, or the other one is constant."""
+    if not is_symbolic_size(of):
+        return 0
+    times = size.node.expr / of.node.expr
+    return int(times) if times.is_Integer else 0
 
 
 def known_options(options: Options) -> dict[str, Any]:

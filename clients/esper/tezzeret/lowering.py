@@ -6,8 +6,11 @@ The compiler's process only. Two strategies: *standard* lets Inductor fuse and v
 
 import enum
 import os
+import platform
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from esper.tezzeret.capture import Captured, training_conditions
 from esper.tezzeret.inside_torch import Options, known_options
@@ -31,6 +34,8 @@ _COMMON: Options = {
     # How many threads compute is the run's business, not the kernel's.
     "cpp.dynamic_threads": True,
 }
+_LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
+"""What GCC may use where torch sees this instruction set: never all that the compiler's own machine has."""
 _CUDA: Options = {"aot_inductor.embed_kernel_binary": True}
 _STRATEGIES: Mapping[Strategy, Options] = {
     Strategy.STANDARD: {},
@@ -41,6 +46,8 @@ _STRATEGIES: Mapping[Strategy, Options] = {
 def options_for(strategy: Strategy, device_type: str) -> dict[str, Any]:
     """The options that shape the result, of those that this version of torch knows."""
     asked = {**_COMMON, **_STRATEGIES[strategy], **(_CUDA if device_type == "cuda" else {})}
+    if platform.machine() == "x86_64":
+        asked["cpp.march"] = _LEVELS.get(torch.backends.cpu.get_cpu_capability(), "x86-64")
     return known_options(asked)
 
 

@@ -4,6 +4,7 @@ The compiler's process only; pure graph surgery. A library can neither return a 
 reads sizes from its tensors; and an input that is saved as itself lets autograd notice when it was changed between.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from esper.tezzeret.inside_torch import description, is_symbolic_size, size_expression
+from esper.tezzeret.inside_torch import description, is_symbolic_size, multiple
 from esperd.leyline.kernels import SavedTensor
 
 VIEWS = frozenset({"permute", "view", "t", "transpose", "unsqueeze", "squeeze", "alias", "detach"})
@@ -132,18 +133,19 @@ class _Crossing:
 
     def _read_size(self, place: fx.Node, size: Any, order: Sequence[fx.Node]) -> None:
         """Read a size from a tensor that has it, the gradient first."""
-        wanted = size_expression(size)
         found = (
-            (node, dim)
+            (node, dim, times)
             for node in reversed(order)
             for dim, length in enumerate(node.meta["val"].shape)
-            if is_symbolic_size(length) and size_expression(length) == wanted
+            if (times := multiple(size, length))
         )
-        node, dim = next(found, (None, 0))
+        node, dim, times = next(found, (None, 0, 0))
         if node is None:
-            raise PartingError(f"no tensor of the backward pass has the size {wanted}")
+            raise PartingError(f"no tensor of the backward pass has the size {size}")
         with self._backward.inserting_before(self._first_operation()):
-            read = self._backward.call_function(torch.ops.aten.sym_size.int, (node, dim))
+            length = self._backward.call_function(torch.ops.aten.sym_size.int, (node, dim))
+            length.meta = {"val": node.meta["val"].shape[dim]}
+            read = length if times == 1 else self._backward.call_function(operator.mul, (length, times))
         read.meta = {"val": size}
         place.replace_all_uses_with(read)
         self._backward.erase_node(place)
