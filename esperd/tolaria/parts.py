@@ -6,6 +6,7 @@ point, in a checkpoint or a rollback is written elsewhere.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from esperd.config.settings import Settings
 from esperd.kasmina.blueprints.costs import FlopCountError, count_step_flops
 from esperd.kasmina.blueprints.registry import BlueprintRegistry, standard_registry
 from esperd.kasmina.executor import SeedExecutor
-from esperd.kasmina.kernels.opening import Trust
+from esperd.kasmina.kernels.machine import this_machine
+from esperd.kasmina.kernels.opening import Trust, open_kernel
 from esperd.kasmina.kernels.stock import KernelStock
 from esperd.kasmina.ports import Batch, Host
 from esperd.leyline.views import NoticeEvent, TransitionEvent
@@ -93,15 +95,24 @@ class Parts:
         self._restored: tuple[Batch | None, int] = (None, 1)
         self.bare_step_flops = 0.0
         """FLOPs of one step of the host as the task gave it."""
-        stock = None
-        if kernel_trust is not None and settings.kernels.enabled:
-            local = Path(settings.run.directory) / "kernels" / "local"
-            stock = KernelStock(
-                settings.kernels, bridge.kernel_orders, kernel_trust, local, self.device, bridge.record, monotonic
-            )
+        stock = self._kernel_stock(kernel_trust, monotonic)
         self._build_growth(registry, stock)
         self.kernels = RunKernels(self, stock)
         self._build_numbers()
+
+    def _kernel_stock(self, trust: Trust | None, monotonic: Callable[[], float]) -> KernelStock | None:
+        settings, bridge = self.settings, self.bridge
+        if trust is None or not settings.kernels.enabled:
+            return None
+        return KernelStock(
+            settings.kernels,
+            bridge.kernel_orders,
+            partial(open_kernel, trust=trust, machine=this_machine(self.device), device=self.device),
+            Path(settings.run.directory) / "kernels" / "local",
+            self.device,
+            bridge.record,
+            monotonic,
+        )
 
     def _build_growth(self, registry: BlueprintRegistry | None, stock: KernelStock | None) -> None:
         settings = self.settings

@@ -12,9 +12,7 @@ from esperd.bridge.kernel_orders import KernelOrders
 from esperd.config.settings import KernelSettings
 from esperd.kasmina.kernels.cache import KernelCache
 from esperd.kasmina.kernels.kernel import Kernel
-from esperd.kasmina.kernels.loader import Fetched, KernelLoader
-from esperd.kasmina.kernels.machine import this_machine
-from esperd.kasmina.kernels.opening import Trust, open_kernel
+from esperd.kasmina.kernels.loader import Fetched, KernelLoader, Open
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelClosed, KernelLoaded, KernelOrder
 
@@ -26,7 +24,7 @@ class KernelStock:
         self,
         settings: KernelSettings,
         orders: KernelOrders,
-        trust: Trust,
+        open_kernel: Open,
         local: Path,
         device: torch.device,
         record: Callable[[KernelLoaded | KernelClosed], None],
@@ -37,17 +35,14 @@ class KernelStock:
         Args:
             settings: how much may be open, and for how long.
             orders: the bridge's line.
-            trust: judges the documents of kernels.
+            open_kernel: proves and opens the kernel in a folder.
             local: folder of the run's own copies, each under its artifact id.
             device: where kernels run.
             record: sends an event up the bridge.
             clock: monotonic seconds.
         """
-        machine = this_machine(device)
         self._orders, self._local, self._record, self._clock = orders, local, record, clock
-        self._loader = KernelLoader(
-            orders, lambda folder: open_kernel(folder, trust, machine, device=device), device, clock
-        )
+        self._loader = KernelLoader(orders, open_kernel, device, clock)
         self.in_use: Callable[[], Collection[str]] = frozenset
         """Artifact ids that seeds compute by; set by whoever knows the seeds."""
         self.cache = KernelCache(
