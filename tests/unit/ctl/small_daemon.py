@@ -20,6 +20,7 @@ from esper.leyline.v1 import command_service_pb2_grpc as command_grpc
 from esper.leyline.v1 import emergency_service_pb2 as emergency_pb
 from esper.leyline.v1 import emergency_service_pb2_grpc as emergency_grpc
 from esper.leyline.v1 import field_report_pb2 as report_pb
+from esper.leyline.v1 import kernel_service_pb2_grpc as kernel_grpc
 from esper.leyline.v1 import policy_service_pb2 as policy_pb
 from esper.leyline.v1 import policy_service_pb2_grpc as policy_grpc
 from esper.leyline.v1 import run_service_pb2 as run_pb
@@ -40,6 +41,7 @@ from esperd.leyline.keyring import Key, KeyRing
 from esperd.leyline.secret import Secret
 from esperd.leyline.verify import Verifier
 from esperd.leyline.vocabulary import Permission
+from tests.unit.ctl.small_library import Kernels, SmallLibrary
 
 SECRET = bytes(range(32))
 PREFIX = "/esper.leyline.v1."
@@ -104,6 +106,8 @@ class SmallDaemon:
         self.cut_after: int | None = None
         """The first session is cut after so many decisions."""
         self.reports: dict[str, report_pb.FieldReport] = {}
+        self.library = SmallLibrary()
+        """Its kernels."""
         self._numbers = itertools.count(1)
         key = Key("operator-1", "operator", frozenset(Permission), Secret(SECRET))
         self._verifier = Verifier(
@@ -383,10 +387,12 @@ def serving(daemon: SmallDaemon) -> Iterator[SmallDaemon]:
     checkpoint_grpc.add_CheckpointServiceServicer_to_server(_Checkpoints(daemon), server)
     telemetry_grpc.add_TelemetryServiceServicer_to_server(_Telemetry(daemon), server)
     policy_grpc.add_PolicyServiceServicer_to_server(_Policies(daemon), server)
+    kernel_grpc.add_KernelServiceServicer_to_server(Kernels(daemon), server)
     server.add_insecure_port(daemon.address)
     server.start()
     try:
         yield daemon
     finally:
+        daemon.library.close()
         server.stop(None).wait()
         threads.shutdown()
