@@ -85,8 +85,8 @@ class Agent:
         self._wall_clock = wall_clock
         self._wanted: set[str] = set()
         """Keys that the current watch has told as wanted."""
-        self._delivered: set[str] = set()
-        """Kernels whose judgement is waited for."""
+        self._unjudged = {job.artifact_id for job in queue.jobs(Stage.COMPILED)}
+        """Kernels of this process whose judgement was not told yet."""
         self._unfit: set[str] = set()
         self.reports: dict[str, Report] = {}
         """By key: what the daemon does not know yet, only the newest of each wish."""
@@ -137,6 +137,7 @@ class Agent:
         if isinstance(outcome, Compiled):
             self._breaker.succeeded()
             self._queue.compiled(variant_key, outcome.artifact_id)
+            self._unjudged.add(outcome.artifact_id)
             self._tell(Happening("compiled", self._job(variant_key)))
             return
         if outcome.is_final:
@@ -160,7 +161,6 @@ class Agent:
         job = self._job(variant_key)
         if job.stage is not Stage.COMPILED:
             return  # judged already, and to be made again
-        self._delivered.add(job.artifact_id)
         self._queue.uploaded(variant_key)
         self._tell(Happening("uploaded", job))
 
@@ -217,8 +217,8 @@ class Agent:
         job = self._queue.job(kernel.variant_key)
         if job is None:
             return
-        if kernel.state == kernel_pb2.KERNEL_STATE_OFFERED and kernel.artifact_id in self._delivered:
-            self._delivered.discard(kernel.artifact_id)
+        if kernel.state == kernel_pb2.KERNEL_STATE_OFFERED and kernel.artifact_id in self._unjudged:
+            self._unjudged.discard(kernel.artifact_id)
             self._tell(Happening("offered", job))
         if job.stage is Stage.WAITING:
             self._queue.forget(kernel.variant_key)  # another compiler was faster
@@ -229,7 +229,7 @@ class Agent:
         delivered = (Stage.COMPILED, Stage.UPLOADED)
         if job is None or job.stage not in delivered or job.artifact_id != kernel.artifact_id:
             return
-        self._delivered.discard(kernel.artifact_id)
+        self._unjudged.discard(kernel.artifact_id)
         failed = next((check for check in kernel.report.checks if not check.passed), None)
         detail = f"quarantined: {failed.name}: {failed.detail}" if failed is not None else kernel.detail
         self._tell(Happening("quarantined", job, detail))

@@ -223,18 +223,20 @@ class Kernels(pb_grpc.KernelServiceServicer):
             self.daemon.refusal = None
 
 
-def small_variant() -> kernel.KernelVariant:
+def small_variant(blueprint_id: str = "residual_mlp") -> kernel.KernelVariant:
     """For a small blueprint."""
     return kernel.KernelVariant(
-        blueprint_id="residual_mlp", tail_shape=[16], dtype="float32", weight_dtype="float32", device_type="cpu",
+        blueprint_id=blueprint_id, tail_shape=[16], dtype="float32", weight_dtype="float32", device_type="cpu",
         capability="AVX2", machine="x86_64", torch_version="2.13.0+cpu",
     )  # fmt: skip
 
 
-def written_kernel(folder: Path, size: int = 500_000) -> str:
+def written_kernel(folder: Path, variant: kernel.KernelVariant | None = None, size: int = 500_000) -> str:
     """A directory with a kernel, of bytes that mean nothing. Returns its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = kernel.KernelManifest(schema=1, variant=small_variant(), min_batch=1, max_batch=64, hint_batch=8)
+    manifest = kernel.KernelManifest(
+        schema=1, variant=variant or small_variant(), min_batch=1, max_batch=64, hint_batch=8
+    )
     roles = (
         kernel.KERNEL_FILE_ROLE_FORWARD,
         kernel.KERNEL_FILE_ROLE_BACKWARD,
@@ -262,8 +264,7 @@ def offered(artifact_id: str, **changes: Any) -> kernel.Kernel:
     return kernel.Kernel(**{**facts, **changes})
 
 
-def wanted(variant_key: str = "k" * 64) -> kernel.Kernel:
+def wanted(variant_key: str = "k" * 64, blueprint_id: str = "residual_mlp") -> kernel.Kernel:
     """A wish."""
-    return kernel.Kernel(
-        variant_key=variant_key, state=kernel.KERNEL_STATE_WANTED, variant=small_variant(), hint_batch=8
-    )
+    variant = small_variant(blueprint_id)
+    return kernel.Kernel(variant_key=variant_key, state=kernel.KERNEL_STATE_WANTED, variant=variant, hint_batch=8)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from esper.client.kernel_files import KernelFiles
+from esper.leyline.v1.kernel_pb2 import KernelVariant
 from esper.tezzeret.queue import Job, Stage
 from esper.tezzeret.worker import Compiled, Failure, Limits, Worker
 
@@ -19,7 +21,8 @@ CHILD = "tests.unit.tezzeret.small_child"
 
 
 def job(what: str) -> Job:
-    return Job("k" * 64, what.encode(), "residual_mlp", 8, 0, Stage.COMPILING, "standard", 1, 0, 0, 0.0, "", "")
+    variant = KernelVariant(blueprint_id=what).SerializeToString()
+    return Job("k" * 64, variant, what, 8, 0, Stage.COMPILING, "standard", 1, 0, 0, 0.0, "", "")
 
 
 def worker(tmp_path: Path, *, timeout_s: float = 60.0, memory_bytes: int = 0) -> Worker:
@@ -50,7 +53,9 @@ def ends(process_id: int) -> None:
 async def test_a_kernel_is_made(tmp_path: Path) -> None:
     """The process runs at low priority, keeps its temporary files to itself, and its answer names the kernel."""
     made = await worker(tmp_path).compile(job("succeed"))
-    assert made == Compiled("a" * 64, tmp_path / "jobs" / ("k" * 64) / "kernel")
+    assert isinstance(made, Compiled)
+    assert made.folder == tmp_path / "jobs" / ("k" * 64) / "kernel"
+    assert KernelFiles.read(made.folder).artifact_id == made.artifact_id
     told = json.loads((tmp_path / "jobs" / ("k" * 64) / "answer.json").read_text())
     assert told["niceness"] == min(19, os.nice(0) + 10)
     assert Path(told["tmp"]).is_relative_to(tmp_path)
@@ -77,9 +82,9 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 async def test_time_is_bounded(tmp_path: Path) -> None:
     """After its time it is killed with all that it has started."""
     folder = tmp_path / "jobs" / ("k" * 64)
-    compiling = asyncio.create_task(worker(tmp_path, timeout_s=3.0).compile(job("hang")))
+    compiling = asyncio.create_task(worker(tmp_path, timeout_s=5.0).compile(job("hang")))
     compiler = await written(folder / "compiler")
-    assert await compiling == Failure("it was not done after 3 s")
+    assert await compiling == Failure("it was not done after 5 s")
     ends(compiler)
     assert not is_running(int((folder / "pid").read_text()))
 
