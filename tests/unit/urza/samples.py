@@ -113,7 +113,10 @@ def report_on(
         KernelReport(
             artifact_id=artifact_id,
             validator_version="1",
-            checks=(KernelCheck("imports", True), KernelCheck("forward", passed, 0.5, 1e-5, "relative error", "far off")),
+            checks=(
+                KernelCheck("imports", True),
+                KernelCheck("forward", passed, 0.5, 1e-5, "relative error", "far off"),
+            ),
             load_ms=2.0,
             first_ms=1.0,
             step_ratio=step_ratio,
@@ -148,7 +151,9 @@ def upload(into: Library, made: Made, chunk_bytes: int = 1024) -> StoredKernel:
     kernel = into.create_upload(made.manifest, made.signature, "tezzeret")
     for part in kernel.progress:
         for offset in range(part.num_received, part.num_bytes, chunk_bytes):
-            into.add_chunk(made.artifact_id, part.role, offset, made.libraries[part.role][offset : offset + chunk_bytes])
+            into.add_chunk(
+                made.artifact_id, part.role, offset, made.libraries[part.role][offset : offset + chunk_bytes]
+            )
     return into.finish(made.artifact_id)
 
 

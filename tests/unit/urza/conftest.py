@@ -1,0 +1,29 @@
+"""A store of each kind, and a world to change."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from esperd.urza.store import Store, open_store
+from tests.unit.urza.samples import World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(params=["directory", "url"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store: every rule holds in each kind."""
+    if request.param == "directory":
+        yield open_store("", tmp_path / "store")
+        return
+    root = f"/{uuid.uuid4().hex}"
+    yield open_store(f"memory:/{root}", tmp_path / "unused")
+    memory = fsspec.filesystem("memory")
+    if memory.exists(root):
+        memory.rm(root, recursive=True)
