@@ -10,6 +10,7 @@ from esperd.leyline.commands import (
     ApplyAt,
     BreakerCommand,
     HyperparameterCommand,
+    KernelSwapCommand,
     ResetOptimizerCommand,
     RollbackCommand,
     SeedCommand,
@@ -61,6 +62,9 @@ def _check_payload(asked: Asked, snapshot: Snapshot, *, is_seed_busy: bool) -> N
     elif isinstance(payload, HyperparameterCommand | ResetOptimizerCommand):
         if payload.seed_id and _find(snapshot, payload.seed_id) is None:
             raise EsperdError("OPTIMIZER_TARGET", target=f"seed:{payload.seed_id}")
+    elif isinstance(payload, KernelSwapCommand):
+        if _find(snapshot, payload.seed_id) is None:
+            raise EsperdError("SEED_UNKNOWN", seed_id=payload.seed_id)
     elif isinstance(payload, RollbackCommand) and asked.apply_at == _AT_ONCE and are_all_shown(snapshot):
         # Which states there are at a later step nobody knows yet, and of very many only the trainer knows them all.
         choose(payload, snapshot)

@@ -18,6 +18,7 @@ from esperd.leyline.commands import (
     CheckpointCommand,
     Command,
     HyperparameterCommand,
+    KernelSwapCommand,
     PauseCommand,
     Payload,
     ResetOptimizerCommand,
@@ -51,6 +52,7 @@ _TYPE_OF_PAYLOAD = {
     "run_control": command_pb2.COMMAND_TYPE_PAUSE,
     "checkpoint": command_pb2.COMMAND_TYPE_CHECKPOINT,
     "rollback": command_pb2.COMMAND_TYPE_ROLLBACK,
+    "kernel_swap": command_pb2.COMMAND_TYPE_KERNEL_SWAP,
 }
 _KINDS: dict[type[Payload], str] = {
     SeedCommand: "seed",
@@ -62,6 +64,7 @@ _KINDS: dict[type[Payload], str] = {
     StopCommand: "stop",
     CheckpointCommand: "checkpoint",
     RollbackCommand: "rollback",
+    KernelSwapCommand: "kernel",
 }
 
 
@@ -87,7 +90,7 @@ class Asked:
     def seed_id(self) -> int:
         """The seed that it names, 0 if none."""
         payload = self.payload
-        if isinstance(payload, SeedCommand | HyperparameterCommand | ResetOptimizerCommand):
+        if isinstance(payload, SeedCommand | HyperparameterCommand | ResetOptimizerCommand | KernelSwapCommand):
             return payload.seed_id
         return 0
 
@@ -159,8 +162,10 @@ def disagreements(
 def _target_rule(message: command_pb2.AdaptationCommand) -> str:
     """The rule that the target breaks, empty when it breaks none."""
     target = message.target_seed_id
+    if message.HasField("kernel_swap"):
+        return "" if target else "is required"
     if not message.HasField("seed_operation"):
-        return "must be empty: only seed operations name a seed" if target else ""
+        return "must be empty: only seed operations and kernel swaps name a seed" if target else ""
     match message.seed_operation.operation:
         case vocabulary_pb2.SEED_OPERATION_UNKNOWN:
             return ""  # itself a fault
@@ -181,6 +186,8 @@ def _payload(message: command_pb2.AdaptationCommand) -> Payload:
             return CheckpointCommand(message.checkpoint.note)
         case "rollback":
             return _rollback_command(message.rollback)
+        case "kernel_swap":
+            return KernelSwapCommand(int(message.target_seed_id), message.kernel_swap.artifact_id)
         case "run_control":
             return _run_command(message.run_control)
     raise ValueError("it asks for nothing")

@@ -21,6 +21,7 @@ class Shape(enum.Enum):
 
     UNARY = "one request, one answer"
     STREAM = "one request, many answers"
+    UPLOAD = "many messages, one answer"
     SESSION = "messages both ways"
 
 
@@ -31,9 +32,9 @@ class Call:
     method: str
     peer: str
     verified: Verified | None = None
-    """Set for a unary method that is signed; messages of a session are verified one by one."""
+    """Set for a unary method that is signed; messages of an upload or a session are verified one by one."""
     stream: OpenStream | None = None
-    """Set for streams and sessions."""
+    """Set for streams, uploads and sessions."""
 
     @property
     def is_unix(self) -> bool:
@@ -54,6 +55,7 @@ Receive = Callable[[], Awaitable[Any]]
 
 UnaryHandler = Callable[[Call, Any], Awaitable[Message]]
 StreamHandler = Callable[[Call, Any, Send], Awaitable[None]]
+UploadHandler = Callable[[Call, Receive], Awaitable[Message]]
 SessionHandler = Callable[[Call, Receive, Send], Awaitable[None]]
 
 
@@ -65,7 +67,7 @@ class Route:
     """The full name, `/esper.leyline.v1.StateService/GetSeed`."""
     shape: Shape
     request: type[Message]
-    handler: UnaryHandler | StreamHandler | SessionHandler
+    handler: UnaryHandler | StreamHandler | UploadHandler | SessionHandler
 
 
 class Service(Protocol):

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.control.admissible import check_revision, check_state
@@ -19,7 +19,7 @@ from esperd.control.command_messages import DAEMON
 from esperd.control.errors import InvalidRequest, Violation
 from esperd.control.recorded_commands import own_payload
 from esperd.control.recorder import Recorder
-from esperd.leyline.commands import Command, Outcome, Payload
+from esperd.leyline.commands import Command, KernelSwapCommand, Outcome, Payload
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.failpoints import failpoint
 from esperd.leyline.vocabulary import CommandState
@@ -68,8 +68,12 @@ class CommandDesk:
         clock: Callable[[], float],
         id_prefix: str,
         on_health: Callable[[bool], None],
+        check_swap: Callable[[KernelSwapCommand], None],
     ) -> None:
-        """`id_prefix` begins every command id and must be new at each start; `on_health` hears of the journal."""
+        """`id_prefix` begins every command id and must be new at each start; `on_health` hears of the journal.
+
+        `check_swap` raises EsperdError for a kernel that cannot be given to a seed.
+        """
         self._port = port
         self._journal = journal
         self._recorder = recorder
@@ -77,6 +81,7 @@ class CommandDesk:
         self._clock = clock
         self._ids: Iterator[str] = (f"{id_prefix}-{number}" for number in itertools.count(1))
         self._on_health = on_health
+        self._check_swap = check_swap
         self._accepting: set[asyncio.Task[list[Answer]]] = set()
         self.is_draining = False
 
@@ -120,6 +125,18 @@ class CommandDesk:
         self._port.submit_urgent(Command(command_id, payload, principal, reason))
         self._recorder.accept_later(record or self._own_record(command_id, payload, reason))
         return command_id
+
+    async def submit_own(self, payload: Payload, reason: str, seed_id: int = 0) -> None:
+        """Accept a command of the daemon's own: durable first, as those of clients are, then handed over.
+
+        Raises:
+            EsperdError: COMMAND_BOX_FULL, TRAINER_NOT_RUNNING, DRAINING or JOURNAL_UNAVAILABLE; nothing was accepted.
+        """
+        if self.is_draining:
+            raise EsperdError("DRAINING")
+        self._port.reserve()
+        record = replace(self._own_record(self.new_id(), payload, reason), seed_id=seed_id)
+        await self._finish([Command(record.command_id, payload, DAEMON, reason)], [record])
 
     def new_id(self) -> str:
         """A command id that was never used."""
@@ -168,6 +185,8 @@ class CommandDesk:
         check_revision(asked, snapshot)
         is_seed_busy = asked.seed_id in named_seeds or self._board.is_seed_busy(asked.seed_id)
         check_state(asked, snapshot, self._clock(), is_seed_busy=is_seed_busy)
+        if isinstance(asked.payload, KernelSwapCommand):
+            self._check_swap(asked.payload)
         if asked.seed_id:
             named_seeds.add(asked.seed_id)
         if self.is_draining:
@@ -184,15 +203,21 @@ class CommandDesk:
         self._port.reserve(len(submissions))
         now_s = self._clock()
         records = [self._record(submission, origin, now_s) for submission in submissions]
-        task = asyncio.get_running_loop().create_task(self._write_and_hand_over(submissions, records))
+        commands = [
+            submission.asked.as_command(record.command_id, record.principal, submission.asked.decision_id)
+            for submission, record in zip(submissions, records, strict=True)
+        ]
+        return await self._finish(commands, records)
+
+    async def _finish(self, commands: Sequence[Command], records: Sequence[CommandRecord]) -> list[Answer]:
+        """Journal and hand over; a place in the box is reserved for each."""
+        task = asyncio.get_running_loop().create_task(self._write_and_hand_over(commands, records))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
         # Shielded: a caller that leaves now must not leave a durable command behind that nobody hands over.
         return await asyncio.shield(task)
 
-    async def _write_and_hand_over(
-        self, submissions: Sequence[Submission], records: Sequence[CommandRecord]
-    ) -> list[Answer]:
+    async def _write_and_hand_over(self, commands: Sequence[Command], records: Sequence[CommandRecord]) -> list[Answer]:
         try:
             answers = await self._journal.accept(records)
         except BaseException as error:
@@ -201,16 +226,15 @@ class CommandDesk:
                 self._on_health(False)
             raise
         self._board.accepted([found.record for found in answers if found.status is AcceptStatus.ACCEPTED])
-        for submission, found in zip(submissions, answers, strict=True):
+        for command, found in zip(commands, answers, strict=True):
             if found.status is AcceptStatus.DUPLICATE:
                 self._port.give_back()
             else:
-                self._hand_over(submission.asked, found.record)
+                self._hand_over(command)
         failpoint("accept.before_answer")
         return [Answer(found.record, duplicate=found.status is AcceptStatus.DUPLICATE) for found in answers]
 
-    def _hand_over(self, asked: Asked, record: CommandRecord) -> None:
-        command = asked.as_command(record.command_id, record.principal, asked.decision_id)
+    def _hand_over(self, command: Command) -> None:
         try:
             self._port.submit(command)
         except EsperdError as gone:
@@ -221,7 +245,7 @@ class CommandDesk:
             step, revision, timeline = snapshot.run.global_step, snapshot.revision, snapshot.run.timeline
             refused = CommandState.REJECTED
             self._recorder.settle_later(
-                Outcome(record.command_id, refused, step, revision, gone.refusal(), timeline=timeline)
+                Outcome(command.command_id, refused, step, revision, gone.refusal(), timeline=timeline)
             )
 
     def _record(self, submission: Submission, origin: Origin, now_s: float) -> CommandRecord:

@@ -10,7 +10,8 @@ from esper.leyline.v1 import command_pb2, command_service_pb2
 from esperd.control.errors import command_error
 from esperd.control.shown import timestamp, wire
 from esperd.control.wire_bytes import submessage
-from esperd.leyline.commands import Refusal
+from esperd.leyline.commands import KernelSwapCommand, Refusal
+from esperd.oona.codec import from_json
 from esperd.oona.feed_values import ResumeToken
 from esperd.oona.records import CommandRecord
 
@@ -95,6 +96,10 @@ def _parsed(record: CommandRecord) -> command_pb2.AdaptationCommand:
         return command_pb2.AdaptationCommand(reason=record.reason, run_control=control)
     if record.method in (RAISE_EMERGENCY, CLEAR_EMERGENCY):
         return command_pb2.AdaptationCommand(command_type=command_pb2.COMMAND_TYPE_EMERGENCY, reason=record.reason)
+    if record.method == DAEMON and record.kind == KernelSwapCommand.__name__:
+        swap = from_json(KernelSwapCommand, record.payload.decode())
+        asked = command_pb2.CommandKernelSwap(artifact_id=swap.artifact_id)
+        return command_pb2.AdaptationCommand(reason=record.reason, target_seed_id=str(swap.seed_id), kernel_swap=asked)
     if record.method == DAEMON:
         return command_pb2.AdaptationCommand(reason=record.reason)
     return command_pb2.AdaptationCommand.FromString(record.payload)

@@ -14,7 +14,17 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from esperd.control.call import Call, Route, SessionHandler, Shape, StreamHandler, UnaryHandler
+from esperd.control.call import (
+    Call,
+    Receive,
+    Route,
+    Send,
+    SessionHandler,
+    Shape,
+    StreamHandler,
+    UnaryHandler,
+    UploadHandler,
+)
 from esperd.control.connections import Connections, OpenStream
 from esperd.control.errors import DETAILS_KEY, code_of, status_of
 from esperd.control.gate import Gate
@@ -80,6 +90,8 @@ class Entrance(grpc.GenericRpcHandler):
                 return grpc.unary_unary_rpc_method_handler(cast(Any, serve))
             case Shape.STREAM:
                 return grpc.unary_stream_rpc_method_handler(cast(Any, partial(self._serve_stream, route, policy)))
+            case Shape.UPLOAD:
+                return grpc.stream_unary_rpc_method_handler(cast(Any, partial(self._serve_upload, route, policy)))
             case Shape.SESSION:
                 return grpc.stream_stream_rpc_method_handler(cast(Any, partial(self._serve_session, route, policy)))
 
@@ -153,7 +165,22 @@ class Entrance(grpc.GenericRpcHandler):
         await self._translated(context, policy, serve(), len(data))
 
     async def _serve_session(self, route: Route, policy: MethodPolicy, _: object, context: Context) -> None:
-        handler = cast(SessionHandler, route.handler)
+        await self._serve_messages(route, policy, context, cast(SessionHandler, route.handler))
+
+    async def _serve_upload(self, route: Route, policy: MethodPolicy, _: object, context: Context) -> bytes:
+        handler = cast(UploadHandler, route.handler)
+        answers: list[bytes] = []
+
+        async def serve(call: Call, receive: Receive, _: Send) -> None:
+            answers.append((await handler(call, receive)).SerializeToString())
+
+        await self._serve_messages(route, policy, context, serve)
+        return answers[0]
+
+    async def _serve_messages(
+        self, route: Route, policy: MethodPolicy, context: Context, handle: SessionHandler
+    ) -> None:
+        """Serve what comes message by message."""
 
         async def receive(stream: OpenStream) -> Message | None:
             data = await context.read()
@@ -169,7 +196,7 @@ class Entrance(grpc.GenericRpcHandler):
             self._rates.take(OPENING, source_of(peer))
             with self._connections.open_stream(route.method, peer, is_signed=policy.signed) as stream:
                 send = partial(self._send, context, stream)
-                await handler(Call(route.method, peer, None, stream), partial(receive, stream), send)
+                await handle(Call(route.method, peer, None, stream), partial(receive, stream), send)
 
         await self._translated(context, policy, serve())
 

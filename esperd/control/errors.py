@@ -28,6 +28,7 @@ _RETRY_S = {
     "PACED_OUT": 1.0,
     "DRAINING": 2.0,
     "JOURNAL_UNAVAILABLE": 2.0,
+    "KERNEL_NOT_RESIDENT": 0.5,
     "RUN_CATCHING_UP": 1.0,
     "RUN_STARTING": 1.0,
 }

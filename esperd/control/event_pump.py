@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 
 from esperd.bridge.bridge import Event, TrainerPort
 from esperd.control.command_board import CommandBoard
+from esperd.control.kernel_desk import KernelDesk
 from esperd.control.notices import checkpoint_notice, resumed_notice, timeline_notice, transition_notice
 from esperd.control.pacing import CallMeter
 from esperd.control.policy_sessions import PolicySessions
@@ -18,6 +19,7 @@ from esperd.control.recorder import Recorder
 from esperd.control.state_board import StateBoard
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.commands import Outcome
+from esperd.leyline.kernels import KernelClosed, KernelLoaded
 from esperd.leyline.views import (
     CheckpointEvent,
     NoticeEvent,
@@ -46,6 +48,7 @@ class EventPump:
         state: StateBoard,
         sessions: PolicySessions,
         telemetry: TelemetryService,
+        kernels: KernelDesk,
         meter: CallMeter,
         log: BoundLogger,
     ) -> None:
@@ -55,6 +58,7 @@ class EventPump:
         self._state = state
         self._sessions = sessions
         self._telemetry = telemetry
+        self._kernels = kernels
         self._meter = meter
         self._log = log
 
@@ -76,6 +80,7 @@ class EventPump:
                     self._recorder.settle_later(event)
                 case Snapshot():
                     self._state.publish(event)
+                    self._kernels.look(event)
                 case StatePacket():
                     self._sessions.packet(event)
                 case TransitionEvent():
@@ -85,12 +90,17 @@ class EventPump:
                     self._recorder.append_later(event)
                     self._telemetry.event(event)
                     self._write_down(event)
+                    self._kernels.noticed(event)
                 case CheckpointEvent():
                     self._recorder.append_later(event)
                     self._telemetry.event(checkpoint_notice(event, self._port.snapshot().revision))
                 case TimelineEvent():
                     self._recorder.append_later(event)
                     self._telemetry.event(timeline_notice(event))
+                case KernelLoaded():
+                    self._kernels.loaded(event)
+                case KernelClosed():
+                    self._kernels.closed(event)
                 case RunResumed():
                     self._recorder.append_later(event)
                     self._telemetry.event(resumed_notice(event))

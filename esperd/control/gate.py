@@ -96,6 +96,15 @@ class Gate:
             raise
         self.note(policy, verified, call)
 
+    @contextmanager
+    def noting_refusal(self, policy: MethodPolicy, verified: Verified, call: Call) -> Iterator[None]:
+        """Write why a genuine message of many is refused; that the others were taken is one row, at their end."""
+        try:
+            yield
+        except EsperdError as refusal:
+            self.note(policy, verified, call, refusal)
+            raise
+
     def note(
         self,
         policy: MethodPolicy,

@@ -5,8 +5,9 @@ Event loop only. Builds the parts; when they serve, and in which order they end,
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -32,6 +33,8 @@ from esperd.control.gate import Gate
 from esperd.control.health import SERVICE as HEALTH_SERVICE
 from esperd.control.health import HealthService
 from esperd.control.identity import ServerIdentity
+from esperd.control.kernel_parts import KernelKeeping, KernelParts
+from esperd.control.kernel_service import UPLOAD_KERNEL, KernelService
 from esperd.control.key_port import KeyPort
 from esperd.control.key_service import KeyService
 from esperd.control.pacing import CallMeter, Pacer
@@ -51,6 +54,7 @@ from esperd.control.supervisor import Supervisor
 from esperd.control.telemetry_service import TelemetryService
 from esperd.leyline.method_policy import read_method_policies, services
 from esperd.leyline.verify import Verifier
+from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.journal import Journal
@@ -86,6 +90,8 @@ class Surroundings:
     begins the run."""
     export_command: Sequence[str] = ()
     """Starts an export, up to its options; empty means that none can be made."""
+    kernels: KernelKeeping | None = None
+    """What kernels are kept with; None means that they are switched off."""
 
 
 class ControlParts:
@@ -110,6 +116,7 @@ class ControlParts:
         self._build_recording()
         self._build_desks()
         self._build_outlets()
+        self.commands.listen(self.kernels.swaps.settled)
         self.entrance = self._make_entrance()
 
     def set_limits(self, settings: Settings) -> None:
@@ -121,6 +128,7 @@ class ControlParts:
         self.urgent_pacer.set_limits(control.training_share * URGENT_SHARE, control.max_concurrent_calls)
         self.rates.set_limits(limits_of(control))
         self.sessions.set_patience(budgets.policy_answer_s, budgets.missed_deadlines)
+        self.kernels.desk.set_settings(settings.kernels)
 
     def _build_recording(self) -> None:
         """What reaches the journal without anybody waiting for it."""
@@ -144,6 +152,7 @@ class ControlParts:
         """Where commands and decisions are taken."""
         settings, identity = self.settings, self.around.identity
         id_prefix = identity.epoch[:4].hex()
+        self.kernels = self._make_kernels()
         self.desk = CommandDesk(
             port=self.around.port,
             journal=self.around.journal,
@@ -152,6 +161,7 @@ class ControlParts:
             clock=self.around.clock,
             id_prefix=id_prefix,
             on_health=self._note_journal,
+            check_swap=self.kernels.swaps.check,
         )
         self.sessions = PolicySessions(
             desk=self.desk,
@@ -190,7 +200,34 @@ class ControlParts:
             state=self.state,
             sessions=self.sessions,
             telemetry=self.telemetry,
+            kernels=self.kernels.desk,
             meter=self.meter,
+            log=around.log,
+        )
+
+    def tell(self, kind: str, message: str, level: str, attributes: Mapping[str, str]) -> None:
+        """A notice of the control plane's own: into the log, the journal and the telemetry."""
+        snapshot = self.around.port.snapshot()
+        run, revision = snapshot.run, snapshot.revision
+        notice = NoticeEvent(
+            kind, message, level, run.global_step, revision, self.around.clock(), attributes, run.timeline
+        )
+        getattr(self.around.log, level)(message, kind=kind, **attributes)
+        self.recorder.append_later(notice)
+        self.telemetry.event(notice)
+
+    def _make_kernels(self) -> KernelParts:
+        around = self.around
+        return KernelParts(
+            keeping=around.kernels,
+            port=around.port,
+            settings=self.settings.kernels,
+            epoch=around.identity.epoch,
+            submit=lambda command, reason, seed_id: self.desk.submit_own(command, reason, seed_id),
+            tell=self.tell,
+            set_good=partial(self.conditions.set_part, "kernels"),
+            clock=around.clock,
+            monotonic=around.monotonic,
             log=around.log,
         )
 
@@ -274,6 +311,13 @@ class ControlParts:
             journal=journal,
             clock=clock,
             global_step=lambda: port.snapshot().run.global_step,
+        )
+        yield KernelService(
+            port=port,
+            board=self.kernels.board,
+            desk=self.kernels.desk,
+            gate=self.gate,
+            policy=self.policies[UPLOAD_KERNEL],
         )
         yield AuditService(journal=journal, conditions=self.conditions, is_training=self._is_training)
         yield from (self.checkpoints, self.exports, self.telemetry)

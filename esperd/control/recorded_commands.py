@@ -11,7 +11,14 @@ from google.protobuf.message import DecodeError
 
 from esperd.control.asked import Asked, read_command, read_emergency
 from esperd.control.command_messages import CLEAR_EMERGENCY, DAEMON, RAISE_EMERGENCY, STOP_RUN
-from esperd.leyline.commands import Command, EmergencyCommand, Payload, PolicyPresence, StopCommand
+from esperd.leyline.commands import (
+    Command,
+    EmergencyCommand,
+    KernelSwapCommand,
+    Payload,
+    PolicyPresence,
+    StopCommand,
+)
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import EmergencyLevel
 from esperd.oona.codec import from_json, to_json
@@ -65,11 +72,17 @@ def _cleared(record: CommandRecord) -> Command:
 
 
 def _own(record: CommandRecord) -> Command:
-    payload = from_json(_OWN_PAYLOADS[record.kind], record.payload.decode())
-    return Command(record.command_id, payload, record.principal, record.reason)
+    return Command(record.command_id, _read_own(record), record.principal, record.reason)
 
 
-_OWN_PAYLOADS: Mapping[str, type[PolicyPresence]] = {PolicyPresence.__name__: PolicyPresence}
+def _read_own(record: CommandRecord) -> PolicyPresence | KernelSwapCommand:
+    return from_json(_OWN_PAYLOADS[record.kind], record.payload.decode())
+
+
+_OWN_PAYLOADS: Mapping[str, type[PolicyPresence] | type[KernelSwapCommand]] = {
+    PolicyPresence.__name__: PolicyPresence,
+    KernelSwapCommand.__name__: KernelSwapCommand,
+}
 """What the daemon itself tells the trainer, by the record's kind."""
 _READERS: Mapping[str, Callable[[CommandRecord], Command]] = {
     STOP_RUN: _stop,

@@ -22,7 +22,6 @@ from esperd.control.reflection import SERVICES as REFLECTION_SERVICES
 from esperd.control.tls import Certificates, TlsFiles, TlsPair
 from esperd.control.transport import ConnectionLimits, server_options
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.views import NoticeEvent
 from esperd.leyline.vocabulary import TrainerPhase
 
 HOUSEKEEPING_S = 0.1
@@ -72,6 +71,7 @@ class ControlServer:
         if lost_policy:
             self.parts.sessions.note_restart()
         self._look_around()
+        await self.parts.kernels.desk.start()
         self._start_chores()
         self.parts.conditions.serve()
         return list(self._bound)
@@ -92,14 +92,7 @@ class ControlServer:
 
     def tell(self, kind: str, message: str, level: str, attributes: Mapping[str, str]) -> None:
         """A notice of the control plane's own: into the log, the journal and the telemetry."""
-        snapshot = self._around.port.snapshot()
-        run, revision = snapshot.run, snapshot.revision
-        notice = NoticeEvent(
-            kind, message, level, run.global_step, revision, self._around.clock(), attributes, run.timeline
-        )
-        getattr(self._around.log, level)(message, kind=kind, **attributes)
-        self.parts.recorder.append_later(notice)
-        self.parts.telemetry.event(notice)
+        self.parts.tell(kind, message, level, attributes)
 
     def depths(self) -> dict[str, int]:
         """What waits in the control plane, for whoever looks for a jam."""
@@ -127,6 +120,7 @@ class ControlServer:
         self.parts.commands.end_waits()
         await self.parts.exports.close()
         self.parts.checkpoints.close()
+        await self.parts.kernels.desk.close()
         self.parts.sessions.drain()
         self.parts.telemetry.drain()
         self.parts.state.feed.close("draining")
@@ -183,6 +177,7 @@ class ControlServer:
         """What is to be noticed by its time alone: deadlines, the price of calls, how the parts are."""
         self.parts.sessions.tick()
         self.parts.key_service.tick()
+        self.parts.kernels.desk.tick()
         self.parts.meter.close_window()
         self.parts.history.look(self._around.port.snapshot().run)
         self.parts.conditions.set_part("trainer", self._around.port.snapshot().run.phase not in _BROKEN)

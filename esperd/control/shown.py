@@ -112,6 +112,9 @@ def seed(view: SeedView, snapshot: Snapshot, depths: dict[str, int]) -> state_pb
         requested_by=view.requested_by,
         note=view.note,
         germinated_step=view.germinated_step,
+        kernel_artifact_id=view.kernel_artifact_id,
+        kernel_note=view.kernel_note,
+        prewarm_ms=view.prewarm_ms,
     )
 
 
@@ -135,6 +138,8 @@ def site(view: SiteView) -> state_pb2.Site:
         embargoed_until_step=view.embargoed_until_step,
         embargoed_until_time=blocked_until,
         offers=[_offer(found) for found in view.offers],
+        autocast_dtype=view.autocast_dtype,
+        batch_size=view.batch_size,
     )
 
 

@@ -28,13 +28,23 @@ from esper.leyline.v1 import command_pb2 as pb
 from esper.leyline.v1 import envelope_pb2
 
 from esperd.bridge.bridge import Bridge
-from esperd.config.settings import BudgetSettings, ControlSettings, RunSettings, Settings
+from esperd.config.settings import BudgetSettings, ControlSettings, KernelSettings, RunSettings, Settings
 from esperd.control.identity import ServerIdentity
+from esperd.control.kernel_parts import KernelKeeping
 from esperd.control.parts import Surroundings
 from esperd.control.run_history import run_started
 from esperd.control.server import ControlServer
-from esperd.leyline.commands import Command, EmergencyCommand, Outcome, PauseCommand, PolicyPresence, SeedCommand
+from esperd.leyline.commands import (
+    Command,
+    EmergencyCommand,
+    KernelSwapCommand,
+    Outcome,
+    PauseCommand,
+    PolicyPresence,
+    SeedCommand,
+)
 from esperd.leyline.errors import EsperdError
+from esperd.leyline.kernels import KernelClosed, KernelLoaded, KernelOrder
 from esperd.leyline.private_files import write_private_text
 from esperd.leyline.verify import Verifier
 from esperd.leyline.views import (
@@ -67,7 +77,9 @@ from esperd.oona.sqlite_journal import SqliteJournal
 from tests.supervision import RecordingSupervisor, open_keys
 
 COST = Cost(100, 1000, 2000, 400)
-SECRETS = {name: secrets.token_bytes(32) for name in ("admin", "operator", "policy", "rival", "reader", "old")}
+SECRETS = {
+    name: secrets.token_bytes(32) for name in ("admin", "operator", "policy", "rival", "reader", "compiler", "old")
+}
 RING = "".join(
     f'[[keys]]\nid = "{name}-1"\nprincipal = "{name}"\npermissions = {permissions}\nsecret = "{SECRETS[name].hex()}"\n'
     f'state = "{state}"\n'
@@ -77,6 +89,7 @@ RING = "".join(
         ("policy", '["observe", "command"]', "active"),
         ("rival", '["observe", "command"]', "active"),
         ("reader", '["observe"]', "active"),
+        ("compiler", '["observe", "compile"]', "active"),
         ("old", '["observe", "command"]', "revoked"),
     )
 )
@@ -130,14 +143,22 @@ class ScriptedTrainer:
         self._jobs: list[Callable[[], None]] = []
         self._has_left = False
         self._thread = threading.Thread(target=self._run, name="scripted trainer")
+        self._loader = threading.Thread(target=self._load_kernels, name="scripted kernel loader")
+        self.orders: list[KernelOrder] = []
+        self.unloadable: dict[str, str] = {}
+        """Why a kernel cannot be opened, by artifact id: reason of the catalogue."""
+        self.load_ms = 2.0
 
     def start(self) -> None:
         self._thread.start()
+        self._loader.start()
 
     def stop(self) -> None:
         self._has_left = True
         self.bridge.request_stop()
+        self.bridge.kernel_orders.end()
         self._thread.join(10)
+        self._loader.join(10)
 
     def at_safe_point(self, job: Callable[[], None]) -> None:
         """Have a job done on the training side."""
@@ -163,7 +184,27 @@ class ScriptedTrainer:
             self.bridge.box.wait(0.02)
         self.bridge.close("STOPPING", self._held)
 
+    def _load_kernels(self) -> None:
+        while (order := self.bridge.kernel_orders.next_to_open()) is not None:
+            self.orders.append(order)
+            reason = self.unloadable.get(order.artifact_id, "")
+            detail = f"{reason} it is" if reason else ""
+            self.bridge.record(KernelLoaded(order.artifact_id, reason, detail, self.load_ms, 1.0, 500_000))
+
+    def _swap(self, command: KernelSwapCommand) -> None:
+        """As the executor does: the seed's view tells what it computes by."""
+        is_eager = not command.artifact_id
+        seeds = [
+            replace(seed, kernel_artifact_id=command.artifact_id, refuses_kernels=is_eager)
+            if seed.seed_id == command.seed_id
+            else seed
+            for seed in self.snapshot.seeds
+        ]
+        self.publish(seeds=tuple(seeds))
+
     def _safe_point(self) -> None:
+        for artifact_id in self.bridge.kernel_orders.take_to_close():
+            self.bridge.record(KernelClosed(artifact_id, "asked"))
         while self._jobs:
             self._jobs.pop(0)()
         cancelled = self.bridge.take_cancellations()
@@ -205,6 +246,8 @@ class ScriptedTrainer:
                     1.8e9,
                 )
                 self.bridge.record(event)
+            case KernelSwapCommand():
+                self._swap(command.payload)
             case PauseCommand():
                 self.publish(run=replace(self.snapshot.run, phase=TrainerPhase.PAUSED))
         self._settle(command, CommandState.APPLIED, None, seed_id)
@@ -295,15 +338,24 @@ async def open_stage(
     store: CheckpointStore | None = None,
     earlier: Sequence[CommandRecord] | None = None,
     settled: Sequence[Outcome] = (),
+    kernels: Callable[[Verifier], KernelKeeping] | None = None,
+    snapshot: Snapshot | None = None,
+    kernel_settings: KernelSettings | None = None,
 ) -> AsyncIterator[Theatre]:
-    """Build it, serve, and leave nothing behind. `earlier` and `settled` are what earlier starts of the run did."""
+    """Build it, serve, and leave nothing behind. `earlier` and `settled` are what earlier starts of the run did.
+
+    `kernels` makes what kernels are kept with, for the keys of the verifier; `snapshot` is the run as it begins.
+    """
     settings = Settings(
+        kernels=kernel_settings or KernelSettings(),
         run=RunSettings(directory=str(directory)),
         control=control or ControlSettings(),
         budgets=budgets or BudgetSettings(),
     )
     identity = ServerIdentity("esperd-test", secrets.token_bytes(16), "0.1.0", "run-1")
-    bridge = Bridge(first_snapshot=first_snapshot(phase), box_capacity=settings.control.command_box_capacity)
+    bridge = Bridge(
+        first_snapshot=snapshot or first_snapshot(phase), box_capacity=settings.control.command_box_capacity
+    )
     journal = await SqliteJournal.open(directory / "journal.db")
     await journal.append(run_started(bridge.snapshot().run, settings, revision=5))
     await journal.accept(earlier or ())
@@ -325,6 +377,7 @@ async def open_stage(
         log=structlog.get_logger(),
         store=store,
         unsettled=None if earlier is None else await journal.unsettled(),
+        kernels=None if kernels is None else kernels(verifier),
     )
     server = ControlServer(around, settings)
     bound = await server.start()
@@ -348,4 +401,6 @@ async def open_stage(
         trainer.is_stuck.clear()
         await asyncio.to_thread(trainer.stop)
         await server.drain_and_stop(2.0)
+        if around.kernels is not None:
+            around.kernels.library.close()
         await journal.close()

@@ -13,13 +13,14 @@ from esper.leyline.v1.policy_service_pb2 import PolicyDecision
 from esperd.control.asked import Asked
 from esperd.control.batches import read_batch, read_decision, read_single
 from esperd.control.command_desk import Submission
-from esperd.control.command_messages import CLEAR_EMERGENCY, DAEMON, RAISE_EMERGENCY, STOP_RUN
+from esperd.control.command_messages import CLEAR_EMERGENCY, DAEMON, RAISE_EMERGENCY, STOP_RUN, command_message
 from esperd.control.errors import InvalidRequest
 from esperd.control.recorded_commands import own_payload, to_command
 from esperd.leyline.commands import (
     ApplyAt,
     Command,
     EmergencyCommand,
+    KernelSwapCommand,
     PauseCommand,
     Payload,
     PolicyPresence,
@@ -56,6 +57,8 @@ PAYLOADS = {
     "to a checkpoint": {"rollback": pb.CommandRollback(checkpoint_id="t001-s000000100", tier=2)},
     "to a step": {"rollback": pb.CommandRollback(global_step=0)},
     "before a seed": {"rollback": pb.CommandRollback(before_seed_id="3", tier=1)},
+    "kernel": {"kernel_swap": pb.CommandKernelSwap(artifact_id="ab" * 32), "target_seed_id": "4"},
+    "eager": {"kernel_swap": pb.CommandKernelSwap(), "target_seed_id": "4"},
     "breaker": {"circuit_breaker": pb.CommandCircuitBreaker(name="isolation", desired_state=2)},
 }
 
@@ -154,11 +157,21 @@ def test_emergencies_keep_their_ids() -> None:
     assert cleared.payload == EmergencyCommand(EmergencyLevel.UNSPECIFIED, "e-7")
 
 
-@pytest.mark.parametrize("presence", [PolicyPresence(True, "tamiyo took the lease", 25), PolicyPresence(False, "gone")])
-def test_what_the_daemon_itself_told_the_trainer(presence: PolicyPresence) -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [PolicyPresence(True, "tamiyo took the lease", 25), PolicyPresence(False, "gone"), KernelSwapCommand(3, "ab" * 32)],
+)
+def test_what_the_daemon_itself_told_the_trainer(payload: Payload) -> None:
     """Its record has a payload as well: JSON, by the name of its type."""
-    data = own_payload(presence)
-    assert to_command(record(DAEMON, data, "PolicyPresence", request_id="")).payload == presence
+    data = own_payload(payload)
+    assert to_command(record(DAEMON, data, type(payload).__name__, request_id="")).payload == payload
+
+
+def test_a_swap_of_the_daemon_s_own_is_shown_as_one() -> None:
+    """Clients see the kernel and the seed, as in a command that a client sent."""
+    data = own_payload(KernelSwapCommand(3, "ab" * 32))
+    request = command_message(record(DAEMON, data, "KernelSwapCommand", request_id="")).request
+    assert (request.target_seed_id, request.kernel_swap.artifact_id) == ("3", "ab" * 32)
 
 
 @pytest.mark.parametrize(
