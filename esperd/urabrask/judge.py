@@ -113,7 +113,7 @@ def judge(manifest: KernelManifest, ending: Ending, settings: KernelSettings, cr
         first_ms=_value(measured, "first_run"),
         step_ratio=_value(measured, "step_ratio"),
         parameter_step_ratio=_value(measured, "parameter_step_ratio"),
-        max_error=max(_value(measured, rule.name) for rule in RULES if rule.unit == "relative error"),
+        max_error=_value(measured, "deviation"),
         resident_bytes=int(_value(measured, "resident")),
         risk_score=_risk(checks),
         hazard_band=band,

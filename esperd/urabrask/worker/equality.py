@@ -64,7 +64,7 @@ def layouts(specimen: Specimen, kernel: Kernel, channel: Channel) -> None:
     reference = _Reference(specimen, module, case)
     for name, x in _odd_layouts(specimen.activation(case.batch, case.seed)):
         got = run(specimen, module, Joined(kernel, module), x, case)
-        error = max(reference.errors(got).values())
+        error = max(reference.errors(got, channel).values())
         channel.measured("layouts", error, f"{name} activation")
 
 
@@ -105,9 +105,11 @@ class _Reference:
         self._exact = run(specimen, exact, exact, x.double(), case)
         self._eager = self._raw(run(specimen, module, module, x, case))
 
-    def errors(self, got: Passed) -> dict[str, float]:
-        """By what was compared."""
+    def errors(self, got: Passed, channel: Channel | None = None) -> dict[str, float]:
+        """By what was compared; the whole deviation goes to the channel."""
         raw = self._raw(got)
+        if channel is not None:
+            channel.measured("deviation", max(raw.values()))
         return {name: max(0.0, error - 2 * self._eager.get(name, 0.0)) for name, error in raw.items()}
 
     def _raw(self, got: Passed) -> dict[str, float]:
@@ -139,7 +141,8 @@ def _cases(specimen: Specimen) -> Iterator[Case]:
 
 
 def _compare(specimen: Specimen, kernel: Kernel, module: nn.Module, case: Case, x: Tensor, channel: Channel) -> None:
-    errors = _Reference(specimen, module, case).errors(run(specimen, module, Joined(kernel, module), x, case))
+    got = run(specimen, module, Joined(kernel, module), x, case)
+    errors = _Reference(specimen, module, case).errors(got, channel)
     for name, error in errors.items():
         alone = name == "parameter_gradients" and not case.needs_activation_gradient
         channel.measured("parameter_gradients_alone" if alone else name, error, str(case))
