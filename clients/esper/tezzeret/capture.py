@@ -38,13 +38,15 @@ class Captured:
     draws_random: bool
 
 
-def capture(module: nn.Module, example: Tensor, autocast_dtype: torch.dtype | None = None) -> Captured:
+def capture(module: nn.Module, example: Tensor, max_batch: int, autocast_dtype: torch.dtype | None = None) -> Captured:
     """Read the training step of a module in training mode at an activation like the example (batch size first).
+
+    It is read for batches of up to `max_batch`; compiling may narrow the range.
 
     Raises:
         CaptureError: it yields no single tensor of the activation's shape, or cannot be read.
     """
-    world = BatchWorld()
+    world = BatchWorld(max_batch)
     x = world.activation(example).requires_grad_(True)
     with training_conditions(example.device.type, autocast_dtype):
         forward, backward = world.trace(module, x)

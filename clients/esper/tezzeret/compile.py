@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from esper.tezzeret.capture import Captured, capture
+from esper.tezzeret.inside_torch import MIN_TRACED_BATCH
 from esper.tezzeret.lowering import Strategy, compiler_words, lower, options_for
 from esper.tezzeret.manifest import write_manifest
 from esper.tezzeret.stack_header import without_executable_stack
@@ -25,8 +26,6 @@ from esperd.leyline.vocabulary import KernelFileRole
 
 MAX_BATCH_RATIO = 16
 """Most that the largest batch size is of the hint: what nobody trains at is neither promised nor has to be tried."""
-MIN_TRACED_BATCH = 2
-"""Tracing takes a batch of one for a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,8 @@ def compile_kernel(request: CompileRequest, folder: Path) -> CompiledKernel:
     manifest = KernelManifest(
         artifact_id="",
         variant=wanted_variant(request),
-        min_batch=min_batch if min_batch > MIN_TRACED_BATCH else 1,
-        max_batch=min(max_batch, MAX_BATCH_RATIO * request.hint_batch),
+        min_batch=min_batch,
+        max_batch=max_batch,
         hint_batch=request.hint_batch,
         inputs=captured.inputs,
         output_index=len(captured.mutated_buffers),
@@ -124,7 +123,7 @@ def _captured(request: CompileRequest) -> Captured:
         module = request.descriptor.build(shape, request.parameters).to(device, dtype_named(request.weight_dtype))
         example = torch.zeros(shape, dtype=dtype_named(request.dtype))
     autocast_dtype = dtype_named(request.autocast_dtype) if request.autocast_dtype else None
-    return capture(module.train(), example, autocast_dtype)
+    return capture(module.train(), example, MAX_BATCH_RATIO * shape[0], autocast_dtype)
 
 
 def _kept(role: KernelFileRole, path: Path, folder: Path) -> KernelFile:

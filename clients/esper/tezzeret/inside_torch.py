@@ -4,13 +4,15 @@ The compiler's process only. Written for torch 2.11 to 2.13; knows nothing of ke
 """
 
 import contextlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch._inductor
 import torch._inductor.config as inductor_config
+from sympy import sympify
 from torch import Tensor, fx, nn
 from torch._functorch.aot_autograd import (
     aot_compile_joint_with_descriptors,
@@ -19,26 +21,40 @@ from torch._functorch.aot_autograd import (
 )
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext, tracing
+from torch._inductor.codegen.cpp import CppKernel
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    StrictMinMaxConstraint,
+)
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 Options = Mapping[str, Any]
-UNBOUNDED = 2**30
-"""Stands for a batch size of which nothing is assumed."""
+MIN_TRACED_BATCH = 2
+"""Tracing takes sizes of 0 and 1 for constants."""
+SUM_IN_ONE = 4096
+"""Most numbers that Inductor adds up without care for rounding."""
 
 
 class BatchWorld:
     """Tensors without data in which the batch size is a symbol, and what is assumed of that symbol."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch: int) -> None:
+        self._batches = ValueRanges(MIN_TRACED_BATCH, max_batch)
         self._shape_env = ShapeEnv(duck_shape=False)
         self._fake = FakeTensorMode(shape_env=self._shape_env, allow_non_fake_inputs=True)
 
     def activation(self, example: Tensor) -> Tensor:
-        """A tensor like the example, of any batch size."""
-        sizes = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (example.dim() - 1)
-        context = StatelessSymbolicContext(dynamic_sizes=sizes, constraint_sizes=[None] * example.dim())
+        """A tensor like the example, of any batch size up to the largest."""
+        fixed = example.dim() - 1
+        context: StatelessSymbolicContext[Any, Any] = StatelessSymbolicContext(
+            dynamic_sizes=[DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * fixed,
+            constraint_sizes=[StrictMinMaxConstraint(warn_only=False, vr=self._batches), *([None] * fixed)],
+        )
         return self._fake.from_tensor(example, symbolic_context=context)
 
     def trace(self, module: nn.Module, x: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -65,18 +81,38 @@ class BatchWorld:
     def library(self, graph: fx.GraphModule, options: Options) -> str:
         """Compile a graph into a native library. Returns its path."""
         inputs = tuple(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
-        with tracing(TracingContext(self._fake)):
+        with tracing(TracingContext(self._fake)), _sums_fit_for_the_largest():
             files = torch._inductor.aot_compile(graph, inputs, options=dict(options))
         return next(str(file) for file in cast("list[Any]", files) if str(file).endswith(".so"))
 
     def batch_range(self) -> tuple[int, int]:
         """The batch sizes for which everything assumed so far is true; reads narrower after each compilation."""
         (found,) = self._shape_env.var_to_range.values()
-        return max(1, int(found.lower)), int(found.upper) if found.upper <= UNBOUNDED else UNBOUNDED
+        lower = int(found.lower)
+        return lower if lower > MIN_TRACED_BATCH else 1, int(found.upper)
 
-    def assumptions(self) -> list[str]:
-        """What was assumed of the batch size, as inequalities."""
-        return [str(guard.expr) for guard in self._shape_env.guards]
+
+@contextlib.contextmanager
+def _sums_fit_for_the_largest() -> Iterator[None]:
+    """Add up in parts, which rounds less, wherever the largest batch needs it.
+
+    Left to itself, Inductor looks at the batch size of the example, and binds the library to all that are on the same
+    side of the limit.
+    """
+    chosen = CppKernel.need_use_acc_helper
+
+    def choose(kernel: Any, reduction_type: str, dtype: torch.dtype, use_scalar: bool) -> bool:
+        if reduction_type != "sum" or dtype is not torch.float:
+            return bool(chosen(kernel, reduction_type, dtype, use_scalar))
+        num_terms = math.prod(kernel.call_ranges[kernel.reduction_depth :])
+        ranges = V.graph.sizevars.shape_env.var_to_range
+        return bool(bound_sympy(sympify(num_terms), ranges).upper > SUM_IN_ONE)
+
+    CppKernel.need_use_acc_helper = choose
+    try:
+        yield
+    finally:
+        CppKernel.need_use_acc_helper = chosen
 
 
 @dataclass(frozen=True, slots=True)
