@@ -43,8 +43,11 @@ class KernelBoard:
         self._artifacts: dict[str, KernelRow] = {}
         """As the library knows them, without what the run adds."""
         self._fits: dict[str, str] = {}
+        self._of_fit: dict[str, list[str]] = {}
+        """Artifacts by what they fit: most wishes are looked up at every state of the run."""
         self._compilations: dict[str, CompilationReport] = {}
         self._resident: dict[str, int] = {}
+        self._wishes_of: dict[str, list[Wish]] = {}
         self._wanted_since_s: dict[str, float] = {}
         self._rows: dict[str, KernelRow] = {}
         self._bytes: dict[str, bytes] = {}
@@ -70,14 +73,16 @@ class KernelBoard:
         for kernel in kernels:
             self._artifacts[kernel.artifact_id] = artifact_row(kernel)
             if kernel.artifact_id not in self._fits:
-                self._fits[kernel.artifact_id] = fit_of(kernel.manifest.variant)
+                fit = self._fits[kernel.artifact_id] = fit_of(kernel.manifest.variant)
+                self._of_fit.setdefault(fit, []).append(kernel.artifact_id)
         self._refresh()
 
     def keep(self, known: Container[str]) -> None:
         """Forget the artifacts that the library has forgotten."""
         gone = [artifact_id for artifact_id in self._artifacts if artifact_id not in known]
         for artifact_id in gone:
-            del self._artifacts[artifact_id], self._fits[artifact_id]
+            self._of_fit[self._fits.pop(artifact_id)].remove(artifact_id)
+            del self._artifacts[artifact_id]
         if gone:
             self._refresh()
 
@@ -181,6 +186,9 @@ class KernelBoard:
         wishes = self.needs.wishes
         now_s = self._clock()
         self._wanted_since_s = {key: self._wanted_since_s.get(key, now_s) for key in wishes}
+        self._wishes_of = {}
+        for wish in wishes.values():
+            self._wishes_of.setdefault(wish.fit, []).append(wish)
         for row in self._artifacts.values():
             yield self._in_the_run(row)
         for wish in wishes.values():
@@ -189,7 +197,7 @@ class KernelBoard:
 
     def _in_the_run(self, row: KernelRow) -> KernelRow:
         """An artifact's row with what the run adds: who could use it, who does, and whether it is open."""
-        wishes = [wish for wish in self.needs.wishes.values() if self._meets(row, wish)]
+        wishes = [wish for wish in self._wishes_of.get(self._fits[row.artifact_id], ()) if _holds(row, wish)]
         is_offered = row.state is KernelState.OFFERED
         return replace(
             row,
@@ -231,10 +239,12 @@ class KernelBoard:
         )
 
     def _fitting(self, wish: Wish) -> list[KernelRow]:
-        return [row for row in self._artifacts.values() if self._meets(row, wish)]
+        rows = (self._artifacts[artifact_id] for artifact_id in self._of_fit.get(wish.fit, ()))
+        return [row for row in rows if _holds(row, wish)]
 
-    def _meets(self, row: KernelRow, wish: Wish) -> bool:
-        return self._fits[row.artifact_id] == wish.fit and row.min_batch <= wish.hint_batch <= row.max_batch
+
+def _holds(row: KernelRow, wish: Wish) -> bool:
+    return row.min_batch <= wish.hint_batch <= row.max_batch
 
 
 def _may_be_given(row: KernelRow, wish: Wish) -> bool:

@@ -29,7 +29,7 @@ from esperd.leyline.verify import Verified
 from esperd.leyline.views import NoticeEvent, Snapshot
 from esperd.leyline.vocabulary import KernelFileRole, KernelState
 from esperd.urza.library import Library
-from esperd.urza.stored import CompilationReport, KernelChange, LibraryLimits, StoredKernel
+from esperd.urza.stored import Cause, CompilationReport, KernelChange, LibraryLimits, StoredKernel
 
 PART_BYTES = 256 << 10
 """Of a library in one message of a download."""
@@ -100,7 +100,12 @@ class KernelDesk:
         for kernel in library.kernels.values():
             if kernel.state is KernelState.VALIDATING and self._validation is not None:
                 self._validation.add(kernel)
-        self._begin(self._library.do(Library.rescan))
+        self.rescan()
+
+    def rescan(self) -> None:
+        """Have everything in the store judged again, by the keys as they are now."""
+        if self._library.is_open:
+            self._begin(self._library.do(Library.rescan))
 
     def set_settings(self, settings: KernelSettings) -> None:
         """Put other limits in force."""
@@ -195,20 +200,11 @@ class KernelDesk:
 
     def loaded(self, event: KernelLoaded) -> None:
         """A kernel was opened on the training side, or could not be."""
-        fetch_ms = self._swaps.loaded(event)
+        self._swaps.loaded(event)
         if event.error_reason:
             self._refused(event)
             return
         self._board.set_resident(event.artifact_id, event.resident_bytes)
-        if fetch_ms > self.settings.fetch_budget_ms:
-            text = f"kernel {event.artifact_id} took {fetch_ms:.1f} ms to fetch; seeds use it all the same"
-            facts = {
-                "artifact_id": event.artifact_id,
-                "fetch_ms": f"{fetch_ms:.3f}",
-                "load_ms": f"{event.load_ms:.3f}",
-                "budget_ms": f"{self.settings.fetch_budget_ms:g}",
-            }
-            self._tell("kernel.fetch_slow", text, "warning", facts)
         self._swaps.look()
 
     def closed(self, event: KernelClosed) -> None:
@@ -228,6 +224,7 @@ class KernelDesk:
             return
         self._next_tidy_s = now_s + TIDY_S
         self._board.tick()
+        self._swaps.retry()
         self._begin(self._retain())
 
     # What the library tells
@@ -241,6 +238,8 @@ class KernelDesk:
             self._tell(*notice)
         if kernel.state is KernelState.VALIDATING and self._validation is not None:
             self._validation.add(kernel)
+        elif kernel.state is KernelState.OFFERED and change.cause is not Cause.PIN:
+            self._swaps.offered(kernel.artifact_id)
         elif kernel.state in (KernelState.QUARANTINED, KernelState.REMOVED):
             self._let_go(kernel.artifact_id)
         self._swaps.look()
@@ -257,8 +256,7 @@ class KernelDesk:
             self._validation.drop(artifact_id)
         if artifact_id not in self._board.needs.users:
             self._port.close_kernel(artifact_id)
-            work = partial(shutil.rmtree, self._folders[0] / artifact_id, ignore_errors=True)
-            self._begin(asyncio.to_thread(work))
+            self._begin(asyncio.to_thread(shutil.rmtree, self._folders[0] / artifact_id, ignore_errors=True))
 
     def _refused(self, event: KernelLoaded) -> None:
         """The training side could not open a kernel; which of its proofs failed decides what becomes of it."""
@@ -266,7 +264,8 @@ class KernelDesk:
         if event.error_reason == "KERNEL_UNLOADABLE":
             self._quarantine(event.artifact_id, event.detail)
             return
-        shutil.rmtree(self._folders[0] / event.artifact_id, ignore_errors=True)
+        self._swaps.forget(event.artifact_id)
+        self._begin(asyncio.to_thread(shutil.rmtree, self._folders[0] / event.artifact_id, ignore_errors=True))
         self._begin(self._library.do(lambda library: library.verify(event.artifact_id)))
 
     def _quarantine(self, artifact_id: str, detail: str) -> None:

@@ -18,6 +18,7 @@ from esperd.control.kernel_swaps import KernelSwaps, Submit
 from esperd.control.kernel_validation import Validates, ValidationQueue
 from esperd.control.library_thread import LibraryThread
 from esperd.urza.library import Library
+from esperd.urza.trust import KernelTrust
 from esperd.urza.validator_key import ValidatorKey
 
 
@@ -26,6 +27,8 @@ class KernelKeeping:
     """What a daemon that uses kernels keeps them with."""
 
     library: Library
+    trust: KernelTrust
+    """Whose word counts; the training side asks it again before it opens a kernel."""
     validator: Validates
     key: ValidatorKey
     """Under which reports are signed."""

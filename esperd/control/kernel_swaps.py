@@ -66,8 +66,11 @@ class KernelSwaps:
         self._local = local
         self._monotonic = monotonic
         self._log = log
-        self._fetching: dict[str, float] = {}
-        """When each fetch that is under way began."""
+        self._copies: set[str] = set()
+        """Kernels whose private copies are made, or just being made."""
+        self._copied: set[str] = set()
+        self._fetching: set[str] = set()
+        """Kernels that the training side is asked to open, or will be once they are copied."""
         self._unusable: set[str] = set()
         self._swaps: dict[int, _Swap] = {}
         self._tries: Counter[tuple[int, str]] = Counter()
@@ -83,20 +86,19 @@ class KernelSwaps:
         if self._is_closed or snapshot.run.phase not in _SWAPS or self._is_breaker_open():
             return
         for wish in self._board.needs.wishes.values():
-            row = self._board.best_for(wish) if wish.waiting_seed_ids else None
+            row = self._board.best_for(wish)
             if row is None or row.artifact_id in self._unusable:
                 continue
-            for seed_id in wish.waiting_seed_ids:
-                self._bring(seed_id, row.artifact_id)
+            self._copy_ahead(row.artifact_id)
+            if row.artifact_id in self._copied:
+                for seed_id in wish.waiting_seed_ids:
+                    self._bring(seed_id, row.artifact_id)
 
-    def loaded(self, event: KernelLoaded) -> float:
-        """A kernel was opened, or could not be; returns the milliseconds of the whole fetch, 0 if nobody asked."""
-        began_s = self._fetching.pop(event.artifact_id, None)
+    def loaded(self, event: KernelLoaded) -> None:
+        """A kernel was opened, or could not be."""
+        self._fetching.discard(event.artifact_id)
         if event.error_reason:
             self._unusable.add(event.artifact_id)
-        else:
-            self._unusable.discard(event.artifact_id)
-        return 0.0 if began_s is None else (self._monotonic() - began_s) * 1e3
 
     def settled(self, record: CommandRecord) -> None:
         """A command has its outcome; one of these may have been refused."""
@@ -112,9 +114,21 @@ class KernelSwaps:
             swap.is_refused = True  # another kernel may suit it
             self._log.info("a seed took no kernel", seed_id=seed_id, reason=record.refusal_reason)
 
+    def offered(self, artifact_id: str) -> None:
+        """A kernel was judged anew: with its report the private copy is another one."""
+        self._unusable.discard(artifact_id)
+        self._copies.discard(artifact_id)
+        self._copied.discard(artifact_id)
+
+    def retry(self) -> None:
+        """What could not be copied or opened some time ago may be so now; the breaker sees to it that it is not often."""
+        self._unusable.clear()
+
     def forget(self, artifact_id: str) -> None:
         """A kernel is not to be used any more."""
         self._unusable.add(artifact_id)
+        self._copies.discard(artifact_id)
+        self._copied.discard(artifact_id)
 
     @property
     def artifacts(self) -> frozenset[str]:
@@ -176,23 +190,39 @@ class KernelSwaps:
             self._swaps.pop(seed_id, None)
             self._log.info("a seed was not given its kernel", seed_id=seed_id, error=error.message)
 
-    def _fetch(self, artifact_id: str) -> None:
-        if artifact_id not in self._fetching:
-            self._fetching[artifact_id] = self._monotonic()
-            self._begin(self._copy_and_order(artifact_id))
+    def _copy_ahead(self, artifact_id: str) -> None:
+        """Have the private copy of a kernel that the run could use, before any seed waits for it."""
+        if artifact_id not in self._copies:
+            self._copies.add(artifact_id)
+            self._begin(self._copy(artifact_id))
 
-    async def _copy_and_order(self, artifact_id: str) -> None:
-        began_s = self._monotonic()
+    async def _copy(self, artifact_id: str) -> None:
         folder = self._local / artifact_id
         try:
             await self._library.do(lambda library: library.open_local_copy(artifact_id, folder))
         except EsperdError as error:
-            self._fetching.pop(artifact_id, None)
-            self._unusable.add(artifact_id)
-            self._log.warning("a kernel could not be fetched", artifact_id=artifact_id, error=error.message)
+            self._copies.discard(artifact_id)
+            self._fetching.discard(artifact_id)
+            if error.reason != "DRAINING":
+                self._unusable.add(artifact_id)
+                self._log.warning("a kernel could not be fetched", artifact_id=artifact_id, error=error.message)
             return
-        copy_ms = (self._monotonic() - began_s) * 1e3
-        self._port.load_kernel(KernelOrder(artifact_id, str(folder), copy_ms))
+        self._copied.add(artifact_id)
+        self.look()
+
+    def _fetch(self, artifact_id: str) -> None:
+        if artifact_id not in self._fetching:
+            self._fetching.add(artifact_id)
+            self._begin(self._order(artifact_id))
+
+    async def _order(self, artifact_id: str) -> None:
+        began_s = self._monotonic()
+        if artifact_id not in self._copied:
+            self._copies.add(artifact_id)
+            await self._copy(artifact_id)
+        if artifact_id in self._copied:
+            copy_ms = (self._monotonic() - began_s) * 1e3
+            self._port.load_kernel(KernelOrder(artifact_id, str(self._local / artifact_id), copy_ms))
 
     def _begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -216,6 +216,14 @@ class ControlParts:
         self.recorder.append_later(notice)
         self.telemetry.event(notice)
 
+    def note_keys(self) -> int:
+        """Other keys are in force: end the streams whose key is no longer accepted and return how many those are.
+
+        Who vouches for kernels may be another one too.
+        """
+        self.kernels.desk.rescan()
+        return self.key_service.end_refused_streams()
+
     def _make_kernels(self) -> KernelParts:
         around = self.around
         return KernelParts(

@@ -37,6 +37,7 @@ from esperd.oona.records import CommandRecord, Record
 from esperd.oona.sqlite_journal import SqliteJournal
 from esperd.weatherlight.diagnostics import diagnose
 from esperd.weatherlight.identity import Identity, make_identity
+from esperd.weatherlight.kernel_keeping import make_kernel_keeping
 from esperd.weatherlight.key_keeper import KeyKeeper
 from esperd.weatherlight.log import configure_log
 from esperd.weatherlight.picking import Picked, newest_in_journal, newest_in_store, pick
@@ -100,7 +101,7 @@ class Daemon:
         """Serve until told to end; returns the exit status."""
         async with AsyncExitStack() as parts:
             await self._open(parts)
-            await self._start()
+            await self._start(parts)
             reason = await self._wait(signals)
             await self._stop(reason, signals)
         return self._exit_status
@@ -175,11 +176,14 @@ class Daemon:
             bridge.close(TrainerPhase.FINISHED.name)
         return bridge
 
-    async def _start(self) -> None:
+    async def _start(self, parts: AsyncExitStack) -> None:
         settings, identity = self._settings, self._identity
         unsettled = await self._settle_earlier()
         await self._journal.append(*self._first_rows())
         verifier, self._keys = self._make_keys()
+        kernels = make_kernel_keeping(settings.kernels, self._directory, verifier, self._log)
+        if kernels is not None:
+            parts.callback(kernels.library.close)
         around = Surroundings(
             port=self._bridge,
             journal=self._journal,
@@ -195,6 +199,7 @@ class Daemon:
             store=self._store,
             unsettled=unsettled,
             export_command=self._export_command,
+            kernels=kernels,
         )
         self._server = ControlServer(around, settings)
         self._addresses = await self._server.start()
@@ -204,7 +209,8 @@ class Daemon:
         if self._picked.finished is not None:
             self._log.info("the run has finished", begin_another="esperctl start")
             return
-        keeping = Keeping(self._store, self._past_reader(), self._settings.journal.enabled)
+        trust = None if kernels is None else kernels.trust
+        keeping = Keeping(self._store, self._past_reader(), self._settings.journal.enabled, trust)
         self._trainer = start_training_thread(
             settings, self._bridge, identity.run_id, self.configuration.path.parent, self._log, keeping
         )
@@ -263,7 +269,7 @@ class Daemon:
             find_ring=partial(self._directory.keyring_path, self._settings.control.keyring),
             revocations=self._directory.revocations_path,
             verifier=verifier,
-            end_streams=lambda: self._server.parts.key_service.end_refused_streams(),
+            end_streams=lambda: self._server.parts.note_keys(),
             clock=time.time,
             log=self._log,
             revoked=self._revoked,

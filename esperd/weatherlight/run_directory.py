@@ -6,11 +6,13 @@ Main thread. The lock is the kernel's, so a killed daemon leaves none behind.
 from pathlib import Path
 
 from esperd.oona.owner_lock import own_directory
+from esperd.urza.validator_key import VALIDATOR_KEY_NAME
 
 JOURNAL_NAME = "journal.sqlite"
 KEYRING_NAME = "keys.toml"
 REVOCATIONS_NAME = "revoked-keys.toml"
 CHECKPOINTS_NAME = "checkpoints"
+KERNELS_NAME = "kernels"
 
 
 class RunDirectory:
@@ -45,6 +47,16 @@ class RunDirectory:
     def revocations_path(self) -> Path:
         """The file of the keys that are refused for good."""
         return self.path / REVOCATIONS_NAME
+
+    @property
+    def kernels_path(self) -> Path:
+        """Where the run keeps what it has of kernels."""
+        return self.path / KERNELS_NAME
+
+    @property
+    def validator_key_path(self) -> Path:
+        """The file of the key under which kernels are vouched for."""
+        return self.path / VALIDATOR_KEY_NAME
 
     def release(self) -> None:
         """Let another daemon have it."""

@@ -21,6 +21,7 @@ from esperd.leyline.vocabulary import TrainerPhase
 from esperd.oona.checkpoints.store import CheckpointStore
 from esperd.oona.past import ReadPast
 from esperd.oona.records import RunFinished
+from esperd.urza.trust import KernelTrust
 
 if TYPE_CHECKING:
     from esperd.tolaria.trainer import Trainer
@@ -74,6 +75,8 @@ class Keeping:
     """Reads what earlier starts did; None when this one begins the run."""
     keeps_unsettled: bool = False
     """Whether commands that wait when the daemon leaves are durable, so that its next start carries them out."""
+    kernel_trust: KernelTrust | None = None
+    """Who vouches for kernels; None means that none are opened."""
 
 
 def start_training_thread(
@@ -118,6 +121,7 @@ def _build_trainer(settings: Settings, bridge: Bridge, run_id: str, search_path:
         store=keeping.store,
         read_past=keeping.read_past,
         keeps_unsettled=keeping.keeps_unsettled,
+        kernel_trust=keeping.kernel_trust,
     )
 
 

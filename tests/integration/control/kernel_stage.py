@@ -130,7 +130,7 @@ def keep_kernels(
         trust = KernelTrust(lambda: verifier.keyring or KeyRing([]), {key.key_id: key.secret}, time.time)
         folder = directory / "kernels"
         library = Library(folder, open_store("", folder / "library"), trust, limits_of(settings), time.time)
-        return KernelKeeping(library, validator, key, folder)
+        return KernelKeeping(library, trust, validator, key, folder)
 
     return make
 

@@ -362,7 +362,7 @@ async def open_stage(
     await journal.settle(settled, time.time())
     if ring is not None:
         write_private_text(directory / "keys.toml", ring)
-    verifier, keys = open_keys(directory, identity, lambda: server.parts.key_service.end_refused_streams())
+    verifier, keys = open_keys(directory, identity, lambda: server.parts.note_keys())
     trainer = ScriptedTrainer(bridge)
     supervisor = RecordingSupervisor()
     around = Surroundings(
