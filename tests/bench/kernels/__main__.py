@@ -8,6 +8,7 @@ takes about fifteen minutes, later ones five; `--quick` measures one blueprint w
 compile,load,step,resident,cache,prefetch` picks.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from tests.bench.kernels import loading, steps
+from esperd.weatherlight.serve import SWITCH_INTERVAL_S
+from tests.bench.kernels import loading, prefetching, steps
 from tests.bench.kernels.subjects import Subject, subjects
 from tests.bench.report import Row, arguments, publish
 
@@ -28,11 +30,12 @@ class Effort:
 
     num_rounds: int
     num_processes: int
+    num_fetches: int
     with_compile: bool
 
 
-FULL = Effort(num_rounds=60, num_processes=7, with_compile=True)
-QUICK = Effort(num_rounds=20, num_processes=3, with_compile=False)
+FULL = Effort(num_rounds=60, num_processes=7, num_fetches=70, with_compile=True)
+QUICK = Effort(num_rounds=20, num_processes=3, num_fetches=20, with_compile=False)
 
 
 def main() -> None:
@@ -45,6 +48,7 @@ def main() -> None:
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     names = options.blueprints.split(",") if options.blueprints else QUICK_NAMES if options.quick else ()
     effort = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory() as work:
@@ -78,11 +82,22 @@ def _resident(found: Sequence[Subject], _: Effort) -> list[Row]:
         return loading.resident_rows(found, Path(work))
 
 
+def _cache(found: Sequence[Subject], _: Effort) -> list[Row]:
+    return prefetching.hit_rows(found[-1])
+
+
+def _prefetch(found: Sequence[Subject], effort: Effort) -> list[Row]:
+    with tempfile.TemporaryDirectory() as work:
+        return prefetching.delay_rows(found, effort.num_fetches, Path(work))
+
+
 PARTS: dict[str, Callable[[Sequence[Subject], Effort], list[Row]]] = {
     "compile": _compile,
     "load": _load,
     "step": _step,
     "resident": _resident,
+    "cache": _cache,
+    "prefetch": _prefetch,
 }
 
 

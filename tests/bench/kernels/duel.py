@@ -5,7 +5,7 @@ Every figure is a ratio of neighbouring blocks, so that all ways meet the same m
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 Step = Callable[[], None]
 BLOCK_S = 0.02
@@ -31,7 +31,7 @@ def ratios(steps: Mapping[str, Step], base: str, num_rounds: int) -> dict[str, l
     return found
 
 
-def spread(values: list[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4)
     return middle, low, high
