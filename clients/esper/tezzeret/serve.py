@@ -23,8 +23,10 @@ import structlog
 
 from esper import numbers
 from esper.address import Target, TlsPaths, find_target, tls_options
+from esper.client.errors import local_error
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import kernel_pb2
+from esper.text import plain
 from esper.tezzeret.agent import Agent, Happening, Machine
 from esper.tezzeret.breaker import Breaker
 from esper.tezzeret.queue import Queue, Stage
@@ -94,6 +96,8 @@ def serve(
 
     def work() -> None:
         target = find_target(address, key, COMPILER_KEYS, TlsPaths(tls_ca, tls_cert, tls_key))
+        if target.credentials is None:
+            raise local_error("NO_KEY")
         _require_cxx()
         with _alone_in(directory), _queue_in(directory) as queue:
             if retry_failed:
@@ -195,7 +199,7 @@ def _tell_text(told: Happening) -> None:
         "uploaded": f"kernel {job.artifact_id[:12]}",
         "offered": f"kernel {job.artifact_id[:12]}",
     }.get(told.what, told.detail)
-    click.echo(f"{what}: {more}")
+    click.echo(plain(f"{what}: {more}"))
 
 
 def _tell_json(told: Happening) -> None:

@@ -23,6 +23,8 @@ ANSWER_NAME = "answer.json"
 LOG_NAME = "log.txt"
 KERNEL_NAME = "kernel"
 """In the directory of a job: what is asked, what came of it, all that was printed meanwhile, and the kernel."""
+CACHE_NAME = "cache"
+"""What torch's compiler keeps between compilations; grows by some 1.5 MB each."""
 CHILD = "esper.tezzeret.child"
 MAX_DETAIL_CHARS = 1000
 _TAIL_BYTES = 4096
@@ -79,7 +81,8 @@ class Worker:
         shutil.rmtree(self.folder(variant_key), ignore_errors=True)
 
     def clear_all_but(self, keys: frozenset[str]) -> None:
-        """Remove the directories of all other jobs: what an earlier start left behind."""
+        """Remove what an earlier start left behind: the directories of all other jobs, and torch's cache."""
+        shutil.rmtree(self._work_dir / CACHE_NAME, ignore_errors=True)
         root = self._work_dir / "jobs"
         for path in root.iterdir() if root.is_dir() else ():
             if path.name not in keys:
@@ -131,7 +134,7 @@ def _environment(work_dir: Path, folder: Path) -> Mapping[str, str]:
     return {
         **os.environ,
         "TMPDIR": str(folder / "tmp"),
-        "TORCHINDUCTOR_CACHE_DIR": str(work_dir / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work_dir / CACHE_NAME),
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
 
