@@ -4,10 +4,10 @@ A worker thread, one call at a time. What is written is durable when the call re
 a kernel: it is made again from the store when it is gone or cannot be read. Knows no rules.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from esperd.leyline.vocabulary import KernelFileRole, KernelState
 from esperd.urza.stored import CompilationReport, StoredKernel
 
 SCHEMA_VERSION = 1
+_LOG_PAGES = 64
+"""The log beside the file is emptied after so many: the file is small, and so is the disk of some run directories."""
 
 _TABLES = """
 CREATE TABLE kernel (
@@ -33,11 +35,17 @@ CREATE TABLE kernel (
     detail          TEXT NOT NULL,
     principal       TEXT NOT NULL,
     pinned          INTEGER NOT NULL,
-    received        TEXT NOT NULL,
     create_unix_s   REAL NOT NULL,
     update_unix_s   REAL NOT NULL,
     last_use_unix_s REAL NOT NULL
 ) STRICT;
+CREATE TABLE part (
+    artifact_id   TEXT NOT NULL,
+    role          INTEGER NOT NULL,
+    num_received  INTEGER NOT NULL,
+    update_unix_s REAL NOT NULL,
+    PRIMARY KEY (artifact_id, role)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE compilation (
     variant_key   TEXT PRIMARY KEY,
     state         INTEGER NOT NULL,
@@ -72,7 +80,16 @@ class Catalogue:
         """Every kernel by its artifact id."""
         with self._usable():
             rows = self._db.execute("SELECT * FROM kernel").fetchall()
-        return {row["artifact_id"]: _kernel(row) for row in rows}
+            parts = self._db.execute("SELECT * FROM part ORDER BY role").fetchall()
+        kernels = {row["artifact_id"]: _kernel(row) for row in rows}
+        for part in parts:
+            kernel = kernels[part["artifact_id"]]
+            kernels[kernel.artifact_id] = replace(
+                kernel,
+                received=(*kernel.received, (KernelFileRole(part["role"]), part["num_received"])),
+                update_unix_s=max(kernel.update_unix_s, part["update_unix_s"]),
+            )
+        return kernels
 
     def compilations(self) -> dict[str, CompilationReport]:
         """What compilers last said, by the key of the wish."""
@@ -83,18 +100,34 @@ class Catalogue:
         }
 
     def put(self, kernel: StoredKernel) -> None:
-        """Write a kernel as it is now."""
-        self._put_row("kernel", _kernel_row(kernel))
+        """Write a kernel as it is now; what has come of its libraries is struck out unless it is still coming in."""
+        with self._usable(), self._transaction():
+            self._put_row("kernel", _kernel_row(kernel))
+            if not kernel.received:
+                self._db.execute("DELETE FROM part WHERE artifact_id = ?", (kernel.artifact_id,))
+
+    def put_received(self, artifact_id: str, role: KernelFileRole, num_received: int, now_unix_s: float) -> None:
+        """Write how much of a library has come: a small row, since chunks are many."""
+        row = {
+            "artifact_id": artifact_id,
+            "role": int(role),
+            "num_received": num_received,
+            "update_unix_s": now_unix_s,
+        }
+        with self._usable():
+            self._put_row("part", row)
 
     def put_compilation(self, report: CompilationReport) -> None:
         """Write what a compiler says about a wish."""
         row = {name: getattr(report, name) for name in CompilationReport.__slots__}
-        self._put_row("compilation", {**row, "state": int(report.state)})
+        with self._usable():
+            self._put_row("compilation", {**row, "state": int(report.state)})
 
     def forget(self, artifact_id: str) -> None:
         """Strike a kernel out."""
-        with self._usable():
+        with self._usable(), self._transaction():
             self._db.execute("DELETE FROM kernel WHERE artifact_id = ?", (artifact_id,))
+            self._db.execute("DELETE FROM part WHERE artifact_id = ?", (artifact_id,))
 
     def forget_compilation(self, variant_key: str) -> None:
         """Strike out what was said about a wish."""
@@ -107,8 +140,18 @@ class Catalogue:
 
     def _put_row(self, table: str, row: dict[str, Any]) -> None:
         marks = ", ".join(f":{name}" for name in row)
-        with self._usable():
-            self._db.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", row)
+        self._db.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -125,6 +168,7 @@ def _open(path: Path) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
@@ -133,6 +177,8 @@ def _open(path: Path) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(f"schema {version} is not {SCHEMA_VERSION}")
         for row in db.execute("SELECT * FROM kernel"):
             _kernel(row)
+        db.execute("SELECT * FROM part").fetchall()
+        db.execute("SELECT * FROM compilation").fetchall()
     except BaseException:
         db.close()
         raise
@@ -161,7 +207,6 @@ def _kernel_row(kernel: StoredKernel) -> dict[str, Any]:
         "detail": kernel.detail,
         "principal": kernel.principal,
         "pinned": int(kernel.pinned),
-        "received": json.dumps([[int(role), num_bytes] for role, num_bytes in kernel.received]),
         "create_unix_s": kernel.create_unix_s,
         "update_unix_s": kernel.update_unix_s,
         "last_use_unix_s": kernel.last_use_unix_s,
@@ -186,5 +231,4 @@ def _kernel(row: sqlite3.Row) -> StoredKernel:
         principal=row["principal"],
         pinned=bool(row["pinned"]),
         report=read_report(report) if report else None,
-        received=tuple((KernelFileRole(role), num_bytes) for role, num_bytes in json.loads(row["received"])),
     )

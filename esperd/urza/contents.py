@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelVariant, misfits
-from esperd.leyline.vocabulary import HandlingClass, KernelState
+from esperd.leyline.vocabulary import HandlingClass, KernelFileRole, KernelState
 from esperd.urza.catalogue import Catalogue
 from esperd.urza.stored import Cause, CompilationReport, KernelChange, StoredKernel
 
@@ -100,16 +100,19 @@ class Contents:
         return kernel
 
     def keep(self, kernel: StoredKernel) -> StoredKernel:
-        """Keep what is of no interest to others: how far an upload is, when a kernel was last used."""
+        """Keep what is of no interest to others: when a kernel was last used."""
         self._catalogue.put(kernel)
-        self._kernels = {**self._kernels, kernel.artifact_id: kernel}
-        return kernel
+        return self._remember(kernel)
+
+    def receive(self, kernel: StoredKernel, role: KernelFileRole, num_received: int, now_unix_s: float) -> StoredKernel:
+        """Know how much of a library has come; as often as chunks come, so nobody is told."""
+        self._catalogue.put_received(kernel.artifact_id, role, num_received, now_unix_s)
+        received = tuple(sorted({**dict(kernel.received), role: num_received}.items()))
+        return self._remember(replace(kernel, received=received, update_unix_s=now_unix_s))
 
     def note_use(self, kernel: StoredKernel, now_unix_s: float) -> StoredKernel:
         """Know that a kernel was used just now; nothing waits for the disk: it is written with its next change."""
-        used = replace(kernel, last_use_unix_s=now_unix_s)
-        self._kernels = {**self._kernels, kernel.artifact_id: used}
-        return used
+        return self._remember(replace(kernel, last_use_unix_s=now_unix_s))
 
     def forget(self, artifact_id: str) -> None:
         """Know a kernel no longer."""
@@ -129,3 +132,7 @@ class Contents:
     def close(self) -> None:
         """Close the catalogue; what is in memory stays readable."""
         self._catalogue.close()
+
+    def _remember(self, kernel: StoredKernel) -> StoredKernel:
+        self._kernels = {**self._kernels, kernel.artifact_id: kernel}
+        return kernel

@@ -138,8 +138,7 @@ class Library(Contents):
             return kernel
         self._parts.write(artifact_id, role, begin, missing)
         failpoint("upload.before_row")
-        received = tuple(sorted({**dict(kernel.received), role: begin + len(missing)}.items()))
-        return self.keep(replace(kernel, received=received, update_unix_s=self._clock()))
+        return self.receive(kernel, role, begin + len(missing), self._clock())
 
     def finish(self, artifact_id: str) -> StoredKernel:
         """Put a kernel of which every byte has come into the store; one that misses some is given as it is.

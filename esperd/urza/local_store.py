@@ -3,6 +3,7 @@
 A worker thread; blocking. Several daemons may use one directory: nothing is locked, nothing is ever half there.
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -35,7 +36,8 @@ class LocalStore:
         """Every folder with its files."""
         with self._usable():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return {path.name: _sizes(path) for path in self._directory.iterdir() if path.is_dir()}
+            paths = [path for path in self._directory.iterdir() if not path.name.startswith(HIDDEN)]
+            return {path.name: _sizes(path) for path in paths if path.is_dir()}
 
     def files(self, folder: str) -> dict[str, int]:
         """The files of one folder."""
@@ -52,37 +54,42 @@ class LocalStore:
         """Make or replace a file."""
         target = self._directory / folder
         with self._usable():
-            target.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_durably(target / name, parts)
-            sync_directory(self._directory)
+            if not target.is_dir():
+                target.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_directory(self._directory)
+            try:
+                write_durably(target / name, parts)
+            except FileNotFoundError as error:
+                raise unavailable(self.place, error) from error  # another daemon has just removed the folder
 
     def remove_file(self, folder: str, name: str) -> None:
         """Remove a file."""
-        with self._usable():
-            path = self._directory / folder / name
-            if path.exists():
-                path.unlink(missing_ok=True)
-                sync_directory(path.parent)
+        with self._usable(), contextlib.suppress(FileNotFoundError):
+            (self._directory / folder / name).unlink()
+            sync_directory(self._directory / folder)
 
     def remove(self, folder: str, first: str) -> None:
         """Remove a folder."""
         self.remove_file(folder, first)
         failpoint("store.half_removed")
-        with self._usable():
-            if (self._directory / folder).exists():
-                shutil.rmtree(self._directory / folder)
-                sync_directory(self._directory)
+        # Renamed first: another daemon that is writing into it has to begin anew, not to lose half.
+        hidden = self._directory / f"{HIDDEN}{os.getpid()}-{next(_numbers)}-{folder}"
+        with self._usable(), contextlib.suppress(FileNotFoundError):
+            (self._directory / folder).rename(hidden)
+            sync_directory(self._directory)
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def sweep(self, needed: str, before_unix_s: float) -> None:
         """Remove what was half-written before a time."""
-        for folder, files in self.folders().items():
-            path = self._directory / folder
-            with self._usable():
-                if needed not in files and _newest_unix_s(path) < before_unix_s:
+        folders = self.folders()
+        unfinished = [self._directory / name for name, files in folders.items() if needed not in files]
+        with self._usable():
+            for path in (*unfinished, *self._directory.glob(HIDDEN + "*")):
+                if _newest_unix_s(path) < before_unix_s:
                     shutil.rmtree(path, ignore_errors=True)
-                for stray in path.glob(HIDDEN + "*"):
-                    if _newest_unix_s(stray) < before_unix_s:
-                        stray.unlink(missing_ok=True)
+            for path in self._directory.glob(f"*/{HIDDEN}*"):
+                if _newest_unix_s(path) < before_unix_s:
+                    path.unlink(missing_ok=True)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

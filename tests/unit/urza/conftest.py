@@ -1,5 +1,7 @@
 """A store of each kind, and a world to change."""
 
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,14 @@ import pytest
 
 from esperd.urza.store import Store, open_store
 from tests.unit.urza.samples import World
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory in memory where there is one: these tests flush to the disk a thousand times."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
