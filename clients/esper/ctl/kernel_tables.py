@@ -142,7 +142,7 @@ def blueprints(found: Iterable[kernel_service_pb2.BlueprintDescriptor]) -> str:
         )
         for one in found
     ]
-    return columns(header, rows, "no blueprints: the run is still starting, or [growth] blueprints admits none")
+    return columns(header, rows, "no blueprints: the run is still starting, or no site takes any")
 
 
 def _bounds(bounds: kernel_service_pb2.BlueprintParameterBounds) -> str:

@@ -20,8 +20,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDaemon]:
 
 def start(address: str, key: Path | None, work_dir: Path, **environment: str) -> "subprocess.Popen[str]":
     keys = [] if key is None else ["--key", str(key)]
+    options = ["-a", address, *keys, "--work-dir", str(work_dir), "--connect-timeout", "0"]
     return subprocess.Popen(
-        [sys.executable, "-m", "esper.cli", "tezzeret", "serve", "-a", address, *keys, "--work-dir", str(work_dir)],
+        [sys.executable, "-m", "esper.cli", "tezzeret", "serve", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "CXX": "true", **environment},
     )  # fmt: skip
 
