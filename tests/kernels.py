@@ -6,7 +6,6 @@ the machine or the compiler's own sources change.
 
 import fcntl
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -24,19 +23,6 @@ from esperd.kasmina.kernels.variant import dtype_named, variant_for
 from esperd.leyline.kernels import variant_key
 
 COMPILE_LIMIT_S = 300
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from esper.tezzeret.compile import CompileRequest, Strategy, compile_kernel
-from esperd.kasmina.blueprints.registry import standard_registry
-asked = json.loads(sys.argv[1])
-blueprint = standard_registry().get(asked.pop("blueprint_id"))
-folder = Path(asked.pop("folder"))
-tail, hint = tuple(asked.pop("tail_shape")), asked.pop("hint_batch")
-strategy = Strategy(asked.pop("strategy"))
-kernel = compile_kernel(CompileRequest(blueprint, tail, hint, strategy=strategy, **asked), folder)
-(folder / "manifest.binpb").write_bytes(kernel.manifest)
-"""
 
 
 def compiled(
@@ -53,20 +39,11 @@ def compiled(
 
     Read only: copy it before changing anything. The first call on a machine takes some 20 seconds.
     """
-    asked = {
-        "blueprint_id": blueprint_id,
-        "tail_shape": shape[1:],
-        "hint_batch": shape[0],
-        "parameters": dict(parameters or {}),
-        "dtype": dtype,
-        "autocast_dtype": autocast_dtype,
-        "device_type": device_type,
-        "strategy": strategy,
-    }
+    given = dict(parameters or {})
     weight_dtype = "float32" if autocast_dtype else dtype
     variant = variant_for(
         standard_registry().get(blueprint_id),
-        asked["parameters"],
+        given,
         shape[1:],
         dtype_named(dtype),
         dtype_named(weight_dtype),
@@ -78,7 +55,11 @@ def compiled(
     with _locked(folder.with_suffix(".lock")):
         if not (folder / "manifest.binpb").exists():
             with tempfile.TemporaryDirectory(dir=folder.parent) as building:
-                _compile({**asked, "folder": building})
+                casts = f",autocast={autocast_dtype}" if autocast_dtype else ""
+                spec = f"{'x'.join(map(str, shape))},dtype={dtype}{casts}"
+                values = [f"--parameter={name}={value}" for name, value in given.items()]
+                how = [f"--site-spec={spec}", *values, f"--strategy={strategy}", f"--device={device_type}"]
+                _compile(blueprint_id, *how, f"--output={building}")
                 Path(building).rename(folder)
                 Path(building).mkdir()
     return folder
@@ -92,16 +73,14 @@ def cache_folder() -> Path:
     return folder
 
 
-def _compile(asked: dict[str, object]) -> None:
+def _compile(*arguments: str) -> None:
+    command = [sys.executable, "-m", "esper.cli", "tezzeret", "compile", *arguments]
+    without_key = {name: value for name, value in os.environ.items() if name != "ESPER_KEY"}
     done = subprocess.run(
-        ["nice", sys.executable, "-W", "ignore", "-c", SCRIPT, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=COMPILE_LIMIT_S,
-        check=False,
+        ["nice", *command], capture_output=True, text=True, timeout=COMPILE_LIMIT_S, check=False, env=without_key
     )
     if done.returncode != 0:
-        raise RuntimeError(f"compiling {asked} failed:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
 
 
 def _compiler_digest() -> str:

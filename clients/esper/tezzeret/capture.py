@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from esper.tezzeret.inside_torch import BatchWorld
-from esper.tezzeret.parting import part
+from esper.tezzeret.inside_torch import BatchWorld, no_mkldnn
+from esper.tezzeret.parting import PartingError, part
 from esperd.leyline.kernels import KernelInput, SavedTensor
 from esperd.leyline.vocabulary import KernelInputKind
 
@@ -50,7 +50,12 @@ def capture(module: nn.Module, example: Tensor, max_batch: int, autocast_dtype: 
     x = world.activation(example).requires_grad_(True)
     with training_conditions(example.device.type, autocast_dtype):
         forward, backward = world.trace(module, x)
-    parted = part(forward, backward)
+    try:
+        parted = part(forward, backward)
+    except PartingError as error:
+        raise CaptureError(str(error)) from error
+    if parted.delta_shape != tuple(x.shape):
+        raise CaptureError(f"the delta has the shape {parted.delta_shape}, the activation {tuple(x.shape)}")
     return Captured(
         world=world,
         forward=parted.forward,
@@ -73,7 +78,7 @@ def training_conditions(device_type: str, autocast_dtype: torch.dtype | None) ->
     """
     with (
         torch.backends.nnpack.flags(enabled=False),
-        torch.backends.mkldnn.flags(enabled=False),
+        no_mkldnn(),
         torch.autocast(device_type, autocast_dtype or torch.bfloat16, enabled=autocast_dtype is not None),
     ):
         yield
@@ -81,14 +86,14 @@ def training_conditions(device_type: str, autocast_dtype: torch.dtype | None) ->
 
 def draws_random(graph: fx.GraphModule) -> bool:
     """Whether an operation of the graph draws random numbers."""
-    return any(_draws(node) for node in graph.graph.nodes if node.op == "call_function")
+    return any(_draws(node, graph) for node in graph.graph.nodes if node.op == "call_function")
 
 
-def _draws(node: fx.Node) -> bool:
+def _draws(node: fx.Node, graph: fx.GraphModule) -> bool:
     """Whether the operation draws; attention without dropout counts as drawing in torch's own books."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
-    named = node.normalized_arguments(node.graph.owning_module, normalize_to_only_use_kwargs=True)
+    named = node.normalized_arguments(graph, normalize_to_only_use_kwargs=True)
     return named is None or named.kwargs.get("dropout_p") != 0.0
 
 

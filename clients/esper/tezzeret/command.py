@@ -8,6 +8,7 @@ import click
 from esper.lazy import Commands, LazyGroup
 
 COMMANDS: Commands = {
+    "compile": ("esper.tezzeret.by_hand:compile_by_hand", "Compile one kernel into a directory."),
     "serve": ("esper.tezzeret.serve:serve", "Compile what a daemon wants, for as long as it runs."),
 }
 """Each in a file of its own."""

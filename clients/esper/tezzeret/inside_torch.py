@@ -5,6 +5,7 @@ The compiler's process only. Written for torch 2.11 to 2.13; knows nothing of ke
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,7 +13,6 @@ from typing import Any, cast
 import torch
 import torch._inductor
 import torch._inductor.config as inductor_config
-from sympy import sympify
 from torch import Tensor, fx, nn
 from torch._functorch.aot_autograd import (
     aot_compile_joint_with_descriptors,
@@ -81,7 +81,8 @@ class BatchWorld:
     def library(self, graph: fx.GraphModule, options: Options) -> str:
         """Compile a graph into a native library. Returns its path."""
         inputs = tuple(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
-        with tracing(TracingContext(self._fake)), _sums_fit_for_the_largest():
+        with tracing(TracingContext(self._fake)), _sums_fit_for_the_largest(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's words to itself, about its own code
             files = torch._inductor.aot_compile(graph, inputs, options=dict(options))
         return next(str(file) for file in cast("list[Any]", files) if str(file).endswith(".so"))
 
@@ -93,26 +94,37 @@ class BatchWorld:
 
 
 @contextlib.contextmanager
+def no_mkldnn() -> Iterator[None]:
+    """Trace as if there were no oneDNN. The public switch sets more, and warns where there is no GPU of Intel's."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
+@contextlib.contextmanager
 def _sums_fit_for_the_largest() -> Iterator[None]:
     """Add up in parts, which rounds less, wherever the largest batch needs it.
 
     Left to itself, Inductor looks at the batch size of the example, and binds the library to all that are on the same
     side of the limit.
     """
-    chosen = CppKernel.need_use_acc_helper
+    chosen: Any = CppKernel.need_use_acc_helper
 
     def choose(kernel: Any, reduction_type: str, dtype: torch.dtype, use_scalar: bool) -> bool:
         if reduction_type != "sum" or dtype is not torch.float:
             return bool(chosen(kernel, reduction_type, dtype, use_scalar))
         num_terms = math.prod(kernel.call_ranges[kernel.reduction_depth :])
         ranges = V.graph.sizevars.shape_env.var_to_range
-        return bool(bound_sympy(sympify(num_terms), ranges).upper > SUM_IN_ONE)
+        return bool(bound_sympy(num_terms, ranges).upper > SUM_IN_ONE)
 
-    CppKernel.need_use_acc_helper = choose
+    CppKernel.need_use_acc_helper = choose  # type: ignore[method-assign]
     try:
         yield
     finally:
-        CppKernel.need_use_acc_helper = chosen
+        CppKernel.need_use_acc_helper = chosen  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)

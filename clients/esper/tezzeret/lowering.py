@@ -7,6 +7,7 @@ The compiler's process only. Two strategies: *standard* lets Inductor fuse and v
 import enum
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ import torch
 from esper.tezzeret.capture import Captured, training_conditions
 from esper.tezzeret.inside_torch import Options, known_options
 from esperd.leyline.vocabulary import KernelFileRole
+
+VERSION_S = 10.0
+"""How long the C++ compiler may take to say its version."""
+MAX_WORDS = 200
 
 
 class Strategy(enum.StrEnum):
@@ -68,5 +73,10 @@ def lower(captured: Captured, strategy: Strategy, device_type: str) -> dict[Kern
 
 
 def compiler_words() -> str:
-    """The C++ compiler, in its own words."""
-    return os.environ.get("CXX", "g++")
+    """The C++ compiler, in its own words; its name alone when it does not answer."""
+    name = os.environ.get("CXX", "g++")
+    try:
+        told = subprocess.run([name, "--version"], capture_output=True, text=True, timeout=VERSION_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return name
+    return told.stdout.split("\n")[0].strip()[:MAX_WORDS] or name

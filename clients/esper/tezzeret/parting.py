@@ -31,6 +31,8 @@ class Parted:
     forward: fx.GraphModule
     backward: fx.GraphModule
     parameter_backward: fx.GraphModule
+    delta_shape: tuple[Any, ...]
+    """The batch size in it is a symbol."""
     input_names: tuple[str, ...]
     """Of the forward graph's inputs; empty for the activation."""
     mutated_buffers: tuple[str, ...]
@@ -52,7 +54,7 @@ def part(forward: fx.GraphModule, backward: fx.GraphModule) -> Parted:
     num_given = len(mutated) + 1
     saved = crossing.rewire(num_given)
     _set_outputs(forward, [*outputs[:num_given], *crossing.extra_outputs])
-    gradients = [node is not None for node in _output(backward).args[0]]
+    gradients = [node is not None for node in _outputs(backward)]
     whole = _numbered(gradients)
     for_parameters = _numbered([given and bool(name) for given, name in zip(gradients, names, strict=True)])
     parameter_backward = _copy(backward)
@@ -62,7 +64,8 @@ def part(forward: fx.GraphModule, backward: fx.GraphModule) -> Parted:
         graph.graph.eliminate_dead_code()
         graph.graph.lint()
         graph.recompile()
-    return Parted(forward, backward, parameter_backward, names, mutated, saved, whole, for_parameters)
+    delta_shape = tuple(outputs[len(mutated)].meta["val"].shape)
+    return Parted(forward, backward, parameter_backward, delta_shape, names, mutated, saved, whole, for_parameters)
 
 
 class _Crossing:
@@ -102,10 +105,11 @@ class _Crossing:
 
     def _save(self, place: fx.Node, source: fx.Node, num_given: int) -> None:
         """Save a tensor: as the input that it is, or is a mere view of, else as an output of the forward graph."""
-        views, root = [], source
+        views: list[fx.Node] = []
+        root = source
         while _is_pure_view(root):
             views.append(root)
-            root = root.args[0]  # type: ignore[assignment] - a pure view's first argument is a node
+            (root, *_) = root.all_input_nodes
         if root.op != "placeholder":
             if source not in self.extra_outputs:
                 self.extra_outputs.append(source)
@@ -115,7 +119,8 @@ class _Crossing:
         with self._backward.inserting_before(self._first_operation()):
             for view in reversed(views):
                 arguments = fx.node.map_arg(view.args[1:], lambda _: INFERRED)
-                node = self._backward.call_function(view.target, (node, *arguments), view.kwargs)
+                target: Any = view.target
+                node = self._backward.call_function(target, (node, *arguments), view.kwargs)
                 node.meta = dict(view.meta)
         place.replace_all_uses_with(node)
         self._backward.erase_node(place)
@@ -151,7 +156,8 @@ class _Crossing:
         self._backward.erase_node(place)
 
     def _first_operation(self) -> fx.Node:
-        return next(node for node in self._backward.nodes if node.op != "placeholder")
+        found: fx.Node = next(node for node in self._backward.nodes if node.op != "placeholder")
+        return found
 
 
 def _is_pure_view(node: fx.Node) -> bool:
@@ -174,7 +180,7 @@ def _input_name(node: fx.Node) -> str:
 def _results(forward: fx.GraphModule) -> tuple[list[fx.Node], tuple[str, ...]]:
     """All outputs of the forward graph, and the buffers whose new values the first of them are."""
     output = _output(forward)
-    outputs: list[fx.Node] = list(output.args[0])  # type: ignore[arg-type] - the output node holds a tuple of nodes
+    outputs = _outputs(forward)
     kinds = [description(None, found) for found in output.meta["desc"]]
     given = [found for found in kinds if found.kind != "SavedForBackwardsAOTOutput"]
     mutated = tuple(found.mutated for found in given if found.mutated)
@@ -188,7 +194,15 @@ def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def _output(graph: fx.GraphModule) -> fx.Node:
-    return next(node for node in graph.graph.nodes if node.op == "output")
+    node: fx.Node
+    (node,) = graph.graph.find_nodes(op="output")
+    return node
+
+
+def _outputs(graph: fx.GraphModule) -> list[Any]:
+    """The nodes that a graph yields; None among a backward graph's for what has no gradient."""
+    values: Any = _output(graph).args[0]
+    return list(values)
 
 
 def _set_outputs(graph: fx.GraphModule, outputs: Sequence[fx.Node]) -> None:
@@ -201,8 +215,7 @@ def _numbered(given: Sequence[bool]) -> tuple[int, ...]:
 
 
 def _keep_outputs(graph: fx.GraphModule, places: Sequence[int]) -> None:
-    outputs: Any = _output(graph).args[0]
-    _set_outputs(graph, [node for node, place in zip(outputs, places, strict=True) if place >= 0])
+    _set_outputs(graph, [node for node, place in zip(_outputs(graph), places, strict=True) if place >= 0])
 
 
 def _copy(graph: fx.GraphModule) -> fx.GraphModule:
