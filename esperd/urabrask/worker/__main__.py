@@ -20,7 +20,7 @@ from esperd.urabrask.worker.channel import Channel, Stopped
 from esperd.urabrask.worker.confinement import confine, limit
 from esperd.urabrask.worker.specimen import Specimen, make_copies
 
-NUM_COPIES = 5
+NUM_COPIES = 7
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor.codegen", "torch._inductor.codecache")
 
 Trial = Callable[[Specimen, Kernel, Channel], None]
