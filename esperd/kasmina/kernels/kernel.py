@@ -50,7 +50,11 @@ class Kernel:
         self.backward = runners[KernelFileRole.BACKWARD].run
         self.parameter_backward = runners[KernelFileRole.PARAMETER_BACKWARD].run
         kinds = [one.kind for one in manifest.inputs]
+        # Read at every step, so kept at hand.
         self.activation_index = kinds.index(KernelInputKind.ACTIVATION)
+        self.output_index = manifest.output_index
+        self.saved = [(one.is_input, one.index) for one in manifest.saved]
+        self.gradients, self.parameter_gradients = manifest.gradients, manifest.parameter_gradients
         variant = manifest.variant
         self._dtype, self._tail = dtype_named(variant.dtype), torch.Size(variant.tail_shape)
         self._device_type = variant.device_type
@@ -107,8 +111,8 @@ class Kernel:
                 for one in manifest.inputs
             ]
             outputs = self.forward(inputs)
-            saved = [inputs[one.index] if one.is_input else outputs[one.index] for one in manifest.saved]
-            gradient = torch.zeros_like(outputs[manifest.output_index])
+            saved = [inputs[index] if is_input else outputs[index] for is_input, index in self.saved]
+            gradient = torch.zeros_like(outputs[self.output_index])
             self.backward([*saved, gradient])
             self.parameter_backward([*saved, gradient])
 
@@ -149,17 +153,17 @@ class _Native(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joined: Joined, *inputs: Tensor) -> Tensor:
         kernel = joined.kernel
-        manifest = kernel.manifest
         with torch._C._DisableAutocast():
             outputs = kernel.forward(list(inputs))
-        for buffer, value in zip(joined.mutated, outputs, strict=False):  # the delta and what is saved come after them
-            buffer.copy_(value)
-        saved = [inputs[one.index] if one.is_input else outputs[one.index] for one in manifest.saved]
+        if joined.mutated:
+            for buffer, value in zip(joined.mutated, outputs, strict=False):  # the delta and what is saved come later
+                buffer.copy_(value)
+        saved = [inputs[index] if is_input else outputs[index] for is_input, index in kernel.saved]
         if joined.keeps_activation:
             saved.append(inputs[kernel.activation_index])
         ctx.save_for_backward(*saved)
         ctx.joined = joined
-        return outputs[manifest.output_index]
+        return outputs[kernel.output_index]
 
     @staticmethod
     @once_differentiable
@@ -168,11 +172,10 @@ class _Native(torch.autograd.Function):
         kernel, saved = joined.kernel, ctx.saved_tensors
         needs_activation = ctx.needs_input_grad[1 + kernel.activation_index]
         run = kernel.backward if needs_activation else kernel.parameter_backward
-        manifest = kernel.manifest
-        places = manifest.gradients if needs_activation else manifest.parameter_gradients
+        places = kernel.gradients if needs_activation else kernel.parameter_gradients
         try:
             with torch._C._DisableAutocast():
-                found = run([*saved[: len(manifest.saved)], g.contiguous()])
+                found = run([*saved[: len(kernel.saved)], g.contiguous()])
         except torch.OutOfMemoryError:
             raise  # nothing is wrong with the kernel
         except RuntimeError as error:
