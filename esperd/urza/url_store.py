@@ -8,6 +8,7 @@ environment of the daemon).
 import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import fsspec
@@ -19,11 +20,10 @@ class UrlStore:
     """A `Store` at a URL."""
 
     def __init__(self, url: str) -> None:
-        """Find the file system; nothing is asked of it yet. Raises EsperdError KERNEL_STORE_UNAVAILABLE."""
+        """Find out who knows such URLs; nobody is connected to yet. Raises EsperdError KERNEL_STORE_UNAVAILABLE."""
         self._url = url
         with self._usable():
-            found: tuple[Any, str] = fsspec.core.url_to_fs(url)
-            self._files, self._root = found[0], found[1].rstrip("/")
+            fsspec.get_filesystem_class(fsspec.utils.get_protocol(url))
 
     @property
     def place(self) -> str:
@@ -48,7 +48,12 @@ class UrlStore:
     def files(self, folder: str) -> dict[str, int]:
         """The files of one folder."""
         with self._usable():
-            return {name: entry["size"] for name, entry in self._entries(folder).items()}
+            self._files.invalidate_cache()
+            try:
+                entries = self._files.ls(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+            return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
 
     def read(self, folder: str, name: str) -> Iterator[bytes]:
         """A file in parts."""
@@ -65,20 +70,14 @@ class UrlStore:
 
     def remove_file(self, folder: str, name: str) -> None:
         """Remove a file."""
-        with self._usable():
-            try:
-                self._files.rm_file(self._path(folder, name))
-            except FileNotFoundError:
-                return
+        with self._usable(), contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._path(folder, name))
 
     def remove(self, folder: str, first: str) -> None:
         """Remove a folder."""
         self.remove_file(folder, first)
-        with self._usable():
-            try:
-                self._files.rm(self._path(folder), recursive=True)
-            except FileNotFoundError:
-                return
+        with self._usable(), contextlib.suppress(FileNotFoundError):
+            self._files.rm(self._path(folder), recursive=True)
 
     def sweep(self, needed: str, before_unix_s: float) -> None:
         """Remove what was half-written before a time, where the file system tells times."""
@@ -89,13 +88,19 @@ class UrlStore:
                     if max(times, default=0.0) < before_unix_s:
                         self._files.rm(self._path(folder), recursive=True)
 
-    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
-        self._files.invalidate_cache()
-        try:
-            entries = self._files.ls(self._path(folder), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {entry["name"].rpartition("/")[2]: entry for entry in entries if entry["type"] == "file"}
+    @cached_property
+    def _connected(self) -> tuple[Any, str]:
+        """The file system, and the store's path in it; some connect when they are made."""
+        files, root = fsspec.core.url_to_fs(self._url)
+        return files, root.rstrip("/")
+
+    @property
+    def _files(self) -> Any:
+        return self._connected[0]
+
+    @property
+    def _root(self) -> str:
+        return self._connected[1]
 
     def _path(self, *parts: str) -> str:
         return "/".join((self._root, *parts))
