@@ -78,7 +78,8 @@ def batches(kernel: kernel_pb2.Kernel) -> str:
 
 def note(kernel: kernel_pb2.Kernel) -> str:
     """What must be known of a kernel besides its numbers: the check that failed, or why it is where it is."""
-    failed = next((check for check in kernel.report.checks if not check.passed), None)
+    is_gone = kernel.state == kernel_pb2.KERNEL_STATE_REMOVED
+    failed = None if is_gone else next((check for check in kernel.report.checks if not check.passed), None)
     marks = [
         *(["pinned"] if kernel.pinned else []),
         *(["in memory"] if kernel.resident else []),
@@ -171,13 +172,13 @@ def _manifest(answer: kernel_service_pb2.GetKernelResponse) -> list[str]:
         )
         for file in manifest.files
     ]
-    return [pairs(rows), "files:", columns(("  LIBRARY", "SIZE", "SHA-256"), files, "  none")]
+    return ["", pairs(rows), "", "files:", columns(("  LIBRARY", "SIZE", "SHA-256"), files, "  none")]
 
 
 def _report(answer: kernel_service_pb2.GetKernelResponse) -> list[str]:
     kernel = answer.kernel
     if not kernel.HasField("report"):
-        return ["not validated yet"]
+        return ["", "not validated yet"]
     report = kernel.report
     rows: list[tuple[str, object]] = [
         ("validated", f"{moment(report.create_time)} by validator {report.validator_version}"),
@@ -200,7 +201,13 @@ def _report(answer: kernel_service_pb2.GetKernelResponse) -> list[str]:
         )
         for check in report.checks
     ]
-    return [pairs(rows), "checks:", columns(("  ", "CHECK", "VALUE", "LIMIT", "UNIT", "DETAIL"), checks, "  none")]
+    return [
+        "",
+        pairs(rows),
+        "",
+        "checks:",
+        columns(("  ", "CHECK", "VALUE", "LIMIT", "UNIT", "DETAIL"), checks, "  none"),
+    ]
 
 
 def _values(values: Mapping[str, float]) -> str:

@@ -231,8 +231,9 @@ class Agent:
             return
         self._unjudged.discard(kernel.artifact_id)
         failed = next((check for check in kernel.report.checks if not check.passed), None)
-        detail = f"quarantined: {failed.name}: {failed.detail}" if failed is not None else kernel.detail
-        self._tell(Happening("quarantined", job, detail))
+        why = f"{failed.name}: {failed.detail}" if failed is not None else kernel.detail
+        self._tell(Happening("quarantined", job, why))
+        detail = f"quarantined: {why}"
         is_useless = kernel.report.hazard_band == kernel_pb2.HAZARD_BAND_HIGH
         self._try_again(job, detail, is_final=is_useless or job.strategy == CONSERVATIVE)
 
