@@ -80,7 +80,7 @@ class Catalogue:
         """Every kernel by its artifact id."""
         with self._usable():
             rows = self._db.execute("SELECT * FROM kernel").fetchall()
-            parts = self._db.execute("SELECT * FROM part ORDER BY role").fetchall()
+            parts = self._db.execute("SELECT part.* FROM part JOIN kernel USING (artifact_id) ORDER BY role").fetchall()
         kernels = {row["artifact_id"]: _kernel(row) for row in rows}
         for part in parts:
             kernel = kernels[part["artifact_id"]]

@@ -27,6 +27,8 @@ from esperd.urza.store import Store, read_whole
 FAULT_NAME = "fault.json"
 """There once somebody found a fault in the kernel: nobody who shares the store uses it."""
 PIN_NAME = "pinned"
+MAX_DOCUMENT_BYTES = 1 << 20
+"""No document is larger; a larger file in its place is not read into memory."""
 _ARTIFACT_ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -125,7 +127,7 @@ class Shelf:
             CorruptKernelError: a document or a library is not what it must be.
             FileNotFoundError: it has been removed meanwhile.
         """
-        data = read_whole(self._store, artifact_id, MANIFEST_NAME)
+        data = self._document(artifact_id, files, MANIFEST_NAME)
         if artifact_id_of(data) != artifact_id:
             raise CorruptKernelError(f"{MANIFEST_NAME} has the digest {artifact_id_of(data)}")
         manifest = read_manifest(data)
@@ -133,7 +135,7 @@ class Shelf:
             if files.get(file.name) != file.num_bytes:
                 raise CorruptKernelError(f"{file.name} has {files.get(file.name, 'no')} bytes, not {file.num_bytes}")
         try:
-            signature = read_signature(read_whole(self._store, artifact_id, MANIFEST_SIGNATURE_NAME))
+            signature = read_signature(self._document(artifact_id, files, MANIFEST_SIGNATURE_NAME))
         except ValueError as error:
             raise CorruptKernelError(f"{MANIFEST_SIGNATURE_NAME}: {error}") from error
         report, report_signature = self._report(artifact_id, files, validator_ids)
@@ -160,17 +162,23 @@ class Shelf:
         for key_id in validator_ids:
             names = (f"report-{key_id}.binpb", f"report-{key_id}.sig.json")
             if all(name in files for name in names):
-                report, signature = (read_whole(self._store, artifact_id, name) for name in names)
+                report, signature = (self._document(artifact_id, files, name) for name in names)
                 try:
                     return report, read_signature(signature)
                 except ValueError:
                     continue  # as good as none: the kernel is validated again
         return b"", None
 
+    def _document(self, artifact_id: str, files: Mapping[str, int], name: str) -> bytes:
+        num_bytes = files.get(name, 0)
+        if num_bytes > MAX_DOCUMENT_BYTES:
+            raise CorruptKernelError(f"{name} has {num_bytes} bytes")
+        return read_whole(self._store, artifact_id, name)
+
     def _fault(self, artifact_id: str, files: Mapping[str, int]) -> str:
         if FAULT_NAME not in files:
             return ""
-        content = read_whole(self._store, artifact_id, FAULT_NAME)
+        content = self._document(artifact_id, files, FAULT_NAME)
         try:
             return str(json.loads(content)["reason"]) or "a fault"
         except (ValueError, KeyError, TypeError):

@@ -120,7 +120,7 @@ def test_a_fault_is_for_ever_and_for_all(run: Library, store: Store, tmp_path: P
     assert other.kernels[made.artifact_id].detail == "it crashed in seed 7"
 
 
-@pytest.mark.parametrize("what", ["library", "manifest", "signature", "short", "missing"])
+@pytest.mark.parametrize("what", ["library", "manifest", "signature", "large", "short", "missing"])
 def test_corrupt_on_a_read(run: Library, store: Store, tmp_path: Path, what: str) -> None:
     """Found out, quarantined, told, removed; never given. The same kernel can then come again."""
     made = make()
@@ -131,6 +131,8 @@ def test_corrupt_on_a_read(run: Library, store: Store, tmp_path: Path, what: str
         damage(store, made, "manifest.binpb")
     elif what == "signature":
         store.write(made.artifact_id, "manifest.sig.json", [b"{"])
+    elif what == "large":
+        store.write(made.artifact_id, "manifest.sig.json", [bytes((1 << 20) + 1)])
     elif what == "short":
         store.write(made.artifact_id, library_name(made), [made.libraries[F][:-1]])
     else:
