@@ -288,3 +288,4 @@ def test_a_kernel_is_closed_when_asked_unless_a_seed_uses_it(directory: Path):
     run.steps(1)
     assert [event.cause for event in run.take() if isinstance(event, KernelClosed)] == ["asked"]
     run.end()
+
