@@ -6,7 +6,7 @@ Pure, but for the printing. The shape of the JSON is fixed; tools read it.
 import statistics
 from typing import Any
 
-from esper.leyline.v1.kernel_pb2 import Kernel, KernelState
+from esper.leyline.v1.kernel_pb2 import KERNEL_STATE_WANTED, Kernel, KernelState
 from esper.leyline.v1.state_pb2 import SeedState
 from esper.leyline.v1.vocabulary_pb2 import SeedLifecycleStage
 from rich import box
@@ -16,7 +16,7 @@ from rich.table import Table
 from esperd.cli.demo.compiled_run import CompiledRun
 from esperd.cli.demo.tasks import DemoTask
 
-SHORT_ID = 12
+SHORT_ID = 8
 MIN_SAMPLES = 5
 """Of step times, before two medians are held against each other."""
 
@@ -43,11 +43,15 @@ def print_compiled(task: DemoTask, run: CompiledRun, console: Console) -> None:
     table = Table(title=task.title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("kernel", "blueprint", "state"):
         table.add_column(column, no_wrap=True)
-    for column in ("KB", "load ms", "step, of eager", "error"):
+    for column in ("KB", "load ms", "ratio", "error"):
         table.add_column(column, justify="right", no_wrap=True)
     for kernel in run.kernels:
-        table.add_row(*_cells(kernel))
+        if kernel.state != KERNEL_STATE_WANTED:
+            table.add_row(*_cells(kernel))
     console.print(table)
+    console.print("Load: to prove and open it. Ratio: its step over the eager one's. Error: relative to float64.")
+    num_wanted = sum(kernel.state == KERNEL_STATE_WANTED for kernel in run.kernels)
+    console.print(f"{num_wanted} more kernels are wanted, for what could still grow there.", highlight=False)
     for seed in run.seeds:
         console.print(_seed_line(seed, run), highlight=False)
     eager_ms, compiled_ms = _median(run.eager_ms), _median(run.compiled_ms)
@@ -77,21 +81,16 @@ def print_next_kernel_commands(console: Console) -> None:
 
 def _cells(kernel: Kernel) -> list[str]:
     state = KernelState.Name(kernel.state).removeprefix("KERNEL_STATE_")
-    name = f"{kernel.variant.blueprint_id}{_arguments(kernel)}"
+    values = (f"{value:g}" for _, value in sorted(kernel.variant.parameters.items()))
     report = kernel.report
     measured = [f"{report.load_ms:.1f}", f"{report.step_ratio:.2f}", f"{report.max_error:.1e}"]
     return [
         kernel.artifact_id[:SHORT_ID] or "-",
-        name,
+        " ".join([kernel.variant.blueprint_id, *values]),
         state,
         f"{kernel.num_bytes / 1000:.0f}" if kernel.num_bytes else "-",
         *(measured if report.artifact_id else ["-"] * len(measured)),
     ]
-
-
-def _arguments(kernel: Kernel) -> str:
-    parameters = sorted(kernel.variant.parameters.items())
-    return f" ({', '.join(f'{name}={value:g}' for name, value in parameters)})" if parameters else ""
 
 
 def _seed_line(seed: SeedState, run: CompiledRun) -> str:

@@ -40,6 +40,8 @@ from esperd.cli.demo.live import describe_run
 HOLD_SHARE = 0.6
 """The share of the run after which it stands still for a kernel that a seed waits for."""
 MAX_HOLD_S = 300.0
+SWAPS = ("kernel_swap", "KernelSwapCommand")
+"""Kinds of command that change what a seed computes by: of a client, and of the daemon itself."""
 LOST = (KERNEL_STATE_COMPILE_FAILED, KERNEL_STATE_QUARANTINED)
 Show = Callable[[str], None]
 
@@ -166,7 +168,7 @@ async def _look(client: AsyncClient, watched: _Watched, daemon: Child, compiler:
         swaps=[
             Swap(command.global_step, command.seed_id)
             for command in reversed(await applied_commands(client))
-            if command.kind == "kernel_swap"
+            if command.kind in SWAPS
         ],
         held_s=watched.held_s,
         compiler_modules=_fact((await client.diagnostics("the end of the demo")).sections, "compiler modules"),
