@@ -22,8 +22,10 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.close()
 
 
 @pytest.fixture(params=["directory", "url"])

@@ -46,6 +46,12 @@ class World:
     now_unix_s: float = NOW_UNIX_S
     keys: list[Key] = field(default_factory=lambda: [COMPILER, OTHER_COMPILER])
     validators: dict[str, Secret] = field(default_factory=lambda: {VALIDATOR_ID: VALIDATOR})
+    opened: list[Library] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close every library that was opened in it; once more is nothing."""
+        for run in self.opened:
+            run.close()
 
     def clock(self) -> float:
         return self.now_unix_s
@@ -142,6 +148,7 @@ def library(
 ) -> Library:
     """A library that has looked at its store."""
     opened = Library(directory, store, world.trust(), LibraryLimits(quota_bytes, keep_s, max_kernel_bytes), world.clock)
+    world.opened.append(opened)
     opened.rescan()
     return opened
 

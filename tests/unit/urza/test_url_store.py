@@ -50,15 +50,15 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_put_is_cut_in_the_middle(tmp_path: Path, url: str, number: int) -> None:
+def test_a_put_is_cut_in_the_middle(tmp_path: Path, url: str, world: World, number: int) -> None:
     """The caller hears of it; what was torn is never taken for a kernel; asked again, all is made whole."""
     made = make()
-    run = library(tmp_path / "run", open_store(url, tmp_path), World())
+    run = library(tmp_path / "run", open_store(url, tmp_path), world)
     Unreliable.fails_at = number
     with pytest.raises(EsperdError, match="connection reset") as caught:
         upload(run, made)
     assert caught.value.reason == "KERNEL_STORE_UNAVAILABLE"
-    other = library(tmp_path / "other", open_store(url, tmp_path), World())
+    other = library(tmp_path / "other", open_store(url, tmp_path), world)
     assert other.kernels == {}
     assert upload(run, made).state is KernelState.VALIDATING
     other.rescan()
@@ -78,10 +78,10 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
     assert open_store("memory://me:secret@host/kernels", tmp_path).place == "memory://host/kernels"
 
 
-def test_a_listing_that_was_remembered(tmp_path: Path, url: str) -> None:
+def test_a_listing_that_was_remembered(tmp_path: Path, url: str, world: World) -> None:
     """Each look is a new one: what another daemon has put there since is found."""
-    first = library(tmp_path / "first", open_store(url, tmp_path), World())
-    second = library(tmp_path / "second", open_store(url, tmp_path), World())
+    first = library(tmp_path / "first", open_store(url, tmp_path), world)
+    second = library(tmp_path / "second", open_store(url, tmp_path), world)
     offered(first, make())
     second.rescan()
     assert [kernel.state for kernel in second.kernels.values()] == [KernelState.OFFERED]
