@@ -121,7 +121,7 @@ class KernelSwaps:
         self._copied.discard(artifact_id)
 
     def retry(self) -> None:
-        """What could not be copied or opened some time ago may be so now; the breaker sees to it that it is not often."""
+        """What could not be copied or opened may be so by now; how often that fails the breaker watches."""
         self._unusable.clear()
 
     def forget(self, artifact_id: str) -> None:
