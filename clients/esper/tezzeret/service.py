@@ -71,6 +71,8 @@ class Service:
         self._monotonic = monotonic
         self._news = asyncio.Event()
         """Set when something may be begun."""
+        self._knows = asyncio.Event()
+        """Set once a daemon has told what it wants: what an earlier one wanted is not compiled."""
         self._ready = asyncio.Event()
         """Set when something is to be delivered."""
         self._patience_ends_s = monotonic() + settings.connect_s
@@ -103,6 +105,7 @@ class Service:
         await _until_one_ends(self._attend_for_ever(), *compiling)
 
     async def _compile_for_ever(self) -> None:
+        await self._knows.wait()
         while True:
             job = self._agent.next_job()
             if job is None:
@@ -151,6 +154,7 @@ class Service:
             self._agent.take(response.kernels)
             if response.is_complete:
                 self._agent.watch_is_complete()
+                self._knows.set()
             self._news.set()
             self._ready.set()
             if response.draining:
