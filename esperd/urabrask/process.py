@@ -24,6 +24,8 @@ PRIORITY = 10
 MAX_LINES = 2000
 MAX_LINE_BYTES = 1 << 16
 LAST_WORDS = 20
+DRAIN_S = 5.0
+"""Longest wait for the end of what a killed process has said."""
 _INHERITED = ("LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LANG")
 
 
@@ -164,7 +166,16 @@ async def _tell(process: asyncio.subprocess.Process, order: Mapping[str, Any]) -
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Make sure that it is gone, and whatever it has started."""
+    """Make sure that it is gone, and whatever it has started, and that its pipes are closed."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            for stream in (process.stdout, process.stderr):
+                while await stream.read(MAX_LINE_BYTES):
+                    pass
     await process.wait()
