@@ -21,9 +21,7 @@ from esper.tezzeret.agent import Agent, Report
 from esper.tezzeret.queue import Job
 from esper.tezzeret.worker import MAX_DETAIL_CHARS, Failure, Worker
 
-PASSING = frozenset(
-    {"DRAINING", "JOURNAL_UNAVAILABLE", "SLOW_CONSUMER", "TRAINER_NOT_RUNNING", "KERNEL_STORE_UNAVAILABLE"}
-)
+PASSING = frozenset({"DRAINING", "JOURNAL_UNAVAILABLE", "SLOW_CONSUMER", "TRAINER_NOT_RUNNING"})
 """Refusals that another try may not meet again."""
 UNUSABLE = frozenset({"KERNEL_FOLDER_INVALID", "KERNEL_CORRUPT", "KERNEL_MANIFEST_INVALID"})
 """Refusals of an upload after which the kernel is made again."""
@@ -31,8 +29,12 @@ UNFIT = frozenset({"KERNEL_MISFIT"})
 """Refusals of an upload after which it is not."""
 LONGEST_REST_S = 3600.0
 """No timer is set for longer."""
+FULL = frozenset({"KERNEL_QUOTA", "KERNEL_STORE_UNAVAILABLE"})
+"""Refusals of an upload after which it waits."""
 FULL_S = 300.0
-"""Until an upload that the library has no room for is tried again."""
+"""Until an upload that the library has no room for is tried again, at the latest."""
+REFUSED_S = 1.0
+"""Least time between a refusal and the next session: it may come as soon as one is open."""
 
 _log = structlog.get_logger("esper.tezzeret")
 
@@ -187,7 +189,7 @@ class Service:
         try:
             await client.upload_kernel(KernelFiles.read(self._worker.kernel_folder(key)))
         except LeylineError as error:
-            if error.reason == "KERNEL_QUOTA":
+            if error.reason in FULL:
                 _log.warning("the kernel waits", blueprint_id=job.blueprint_id, message=error.message)
                 return True
             if error.reason == "KERNEL_NOT_WANTED":
@@ -210,7 +212,8 @@ class Service:
             self._patience_ends_s = self._monotonic() + self._settings.reconnect_s
         passing = isinstance(error, Unreachable) or error.reason in PASSING or error.retry_after_s is not None
         self._num_failures += 1
-        wait_s = max(backoff_s(self._num_failures), error.retry_after_s or 0.0)
+        refused_s = 0.0 if isinstance(error, Unreachable) else REFUSED_S
+        wait_s = max(backoff_s(self._num_failures), refused_s, error.retry_after_s or 0.0)
         if not passing or self._monotonic() + wait_s > self._patience_ends_s:
             raise error
         # Said aloud once: a daemon that restarts is away for many tries.

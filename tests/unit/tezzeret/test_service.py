@@ -124,9 +124,17 @@ async def test_a_misfit_is_given_up(daemon: SmallDaemon, tmp_path: Path) -> None
         await compiler.until("gave up")
 
 
-async def test_a_kernel_that_finds_no_room_is_kept(daemon: SmallDaemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        EsperdError("KERNEL_QUOTA", num_bytes=1, detail="full"),
+        EsperdError("KERNEL_STORE_UNAVAILABLE", path="/k", detail=""),
+    ],
+    ids=lambda refusal: refusal.reason,
+)
+async def test_a_kernel_that_finds_no_room_is_kept(daemon: SmallDaemon, tmp_path: Path, refusal: EsperdError) -> None:
     """It is delivered when there is some, also by another start."""
-    daemon.library.refusals = [EsperdError("KERNEL_QUOTA", num_bytes=1, detail="full")]
+    daemon.library.refusals = [refusal]
     daemon.library.put(wanted(blueprint_id="succeed"))
     async with compiling(daemon.address, daemon.key, tmp_path / "work") as compiler:
         await seen(lambda: daemon.library.refusals == [])
