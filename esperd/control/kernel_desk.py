@@ -96,7 +96,7 @@ class KernelDesk:
         library = self._library.library
         self._board.compiles(*library.compilations.values())
         self._board.put(*library.kernels.values())
-        self._board.look(self._port.snapshot())
+        self.look(self._port.snapshot())
         for kernel in library.kernels.values():
             if kernel.state is KernelState.VALIDATING and self._validation is not None:
                 self._validation.add(kernel)

@@ -18,6 +18,7 @@ from esper.leyline.v1 import (
     command_service_pb2,
     emergency_service_pb2,
     field_report_pb2,
+    kernel_pb2,
     policy_service_pb2,
     run_service_pb2,
 )
@@ -48,6 +49,7 @@ _REASONS: Mapping[type[Message], str] = {
     policy_service_pb2.PolicyDecision: _COMMAND,
     run_service_pb2.StopRunPayload: _COMMAND,
     field_report_pb2.FieldReport: "REPORT_INVALID",
+    kernel_pb2.KernelManifest: "KERNEL_MANIFEST_INVALID",
 }
 """The catalogue's reason by what is read; of every other message it is REQUEST_INVALID."""
 

@@ -1,19 +1,34 @@
 """KernelService over a real socket: what is wanted, uploads, the way to OFFERED, and what is refused."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
+from esper.client import kernel_plans
 from esper.client.aio import AsyncClient
+from esper.client.errors import decode_rpc_error
+from esper.client.kernel_files import KernelFiles
 from esper.leyline.v1 import kernel_pb2 as pb
+from esper.leyline.v1 import kernel_service_pb2
+from esper.leyline.v1.kernel_service_pb2_grpc import KernelServiceStub
 
-from esperd.leyline.kernels import variant_key
-from esperd.oona.records import CommandQuery
+from esperd.config.settings import KernelSettings
+from esperd.leyline.kernels import KernelClosed, variant_key
+from esperd.leyline.views import BreakerView, NoticeEvent
+from esperd.leyline.vocabulary import BreakerState, HandlingClass
+from esperd.oona.records import AuditQuery, CommandQuery
 from tests.integration.control.kernel_stage import (
     BATCH,
     VARIANT,
+    ScriptedValidator,
     notices,
     open_kernel_stage,
+    signed,
     write_kernel,
 )
 from tests.integration.control.stage import Theatre, eventually, reason_of
@@ -105,3 +120,242 @@ async def test_from_upload_to_seed(kernels: Theatre, tmp_path: Path) -> None:
     local = kernels.directory / "kernels" / "local" / files.artifact_id
     assert local.is_dir()
     assert not list((kernels.directory / "kernels" / "scratch").iterdir())
+
+
+async def test_a_watch_begins_with_everything(kernels: Theatre, tmp_path: Path) -> None:
+    """Every kernel, then each change; a watch of some states hears of those alone; the last message tells of the end."""
+    heard: list[kernel_service_pb2.WatchKernelsResponse] = []
+    offered: list[kernel_service_pb2.WatchKernelsResponse] = []
+    async with client_of(kernels) as client:
+
+        async def listen(into: list[kernel_service_pb2.WatchKernelsResponse], *wanted: pb.KernelState) -> None:
+            async for message in client.watch_kernels(states=wanted, reconnect_s=0.0):
+                into.append(message)  # noqa: PERF401 - it is looked at while it grows
+
+        tasks = [
+            asyncio.create_task(listen(heard)),
+            asyncio.create_task(listen(offered, pb.KERNEL_STATE_OFFERED)),
+        ]
+        await eventually(lambda: bool(heard and offered) and heard[-1].is_complete and offered[-1].is_complete)
+        assert [kernel.state for message in heard for kernel in message.kernels] == [pb.KERNEL_STATE_WANTED]
+        assert not [kernel for message in offered for kernel in message.kernels]
+        artifact_id = (await client.upload_kernel(write_kernel(tmp_path / "k"))).artifact_id
+        await eventually(lambda: any(kernel.resident for message in heard for kernel in message.kernels))
+        seen = [kernel.state for message in heard for kernel in message.kernels if kernel.artifact_id == artifact_id]
+        assert seen[-1] == pb.KERNEL_STATE_OFFERED
+        assert sorted(seen) == seen
+        assert {kernel.artifact_id for message in offered for kernel in message.kernels} == {artifact_id}
+        await kernels.server.parts.kernels.desk.close()
+        await asyncio.wait(tasks, timeout=10)
+        for task in tasks:
+            task.cancel()
+        assert heard[-1].draining
+
+
+async def test_an_upload_goes_on_where_it_was_cut(kernels: Theatre, tmp_path: Path) -> None:
+    """What is durable is not sent again; a gap, a chunk beyond the end and an upload that nobody began are refused."""
+    files = signed(write_kernel(tmp_path / "k"), kernels)
+    async with client_of(kernels) as client:
+        chunk = kernel_service_pb2.UploadChunk(artifact_id=files.artifact_id, role=1, data=b"x")  # type: ignore[arg-type]
+        assert await raw_upload(kernels, chunk) == "KERNEL_UPLOAD_UNKNOWN"
+        assert files.signature is not None
+        begun = await client._carry_out(kernel_plans.create_upload(files, files.signature))
+        assert [part.num_received for part in begun.progress] == [0, 0, 0]
+        first = next(iter(files.chunks(begun.progress)))
+        assert await raw_upload(kernels, first) == ""
+        begun = await client._carry_out(kernel_plans.create_upload(files, files.signature))
+        assert [part.num_received for part in begun.progress] == [len(first.data), 0, 0]
+        assert begun.kernel.state == pb.KERNEL_STATE_UPLOADING
+        chunk.offset = len(first.data) + 1
+        assert await raw_upload(kernels, chunk) == "KERNEL_UPLOAD_GAP"
+        chunk.offset, chunk.data = 300_000, b"xx"
+        assert await raw_upload(kernels, chunk) == "KERNEL_CORRUPT"
+        told: list[int] = []
+        await client.upload_kernel(files, on_progress=lambda have, _: told.append(have))
+        assert told == [len(first.data), 900_006]
+        await until(kernels, files.artifact_id, "OFFERED")
+    await kernels.server.parts.recorder.flush(5.0)
+    rows = (await kernels.journal.list_audit(AuditQuery(principal="compiler"), 100, "")).rows
+    decisions = [row.entry.decision for row in rows if row.entry.method == UPLOAD]
+    assert sorted(set(decisions)) == ["KERNEL_CORRUPT", "KERNEL_UPLOAD_GAP", "KERNEL_UPLOAD_UNKNOWN", "OK"]
+    assert decisions.count("OK") == 2
+
+
+async def raw_upload(stage: Theatre, *chunks: kernel_service_pb2.UploadChunk) -> str:
+    """Send these parts as they are; why they were refused, empty when they were not."""
+    requests = [
+        kernel_service_pb2.UploadKernelRequest(envelope=stage.envelope(UPLOAD, chunk.SerializeToString(), "compiler"))
+        for chunk in chunks
+    ]
+    try:
+        await KernelServiceStub(stage.channel).UploadKernel(requests)  # type: ignore[arg-type]  # grpc.aio takes lists
+    except grpc.aio.AioRpcError as error:
+        return decode_rpc_error(error, "here").reason
+    return ""
+
+
+async def test_who_may_upload_what(kernels: Theatre, tmp_path: Path) -> None:
+    """The manifest must be one, within its rules, and signed by the key that uploads it, which may compile."""
+    files = write_kernel(tmp_path / "k")
+    async with client_of(kernels) as client:
+        assert await reason_of(client.upload_kernel(signed(files, kernels, "operator"))) == "KERNEL_SIGNATURE_INVALID"
+        forged = replace(files, signature=pb.KernelSignature(key_id="compiler-1", hmac=b"0" * 32))
+        assert await reason_of(client.upload_kernel(forged)) == "KERNEL_SIGNATURE_INVALID"
+        for manifest in (b"\xff", b"", pb.KernelManifest(schema=1).SerializeToString()):
+            reason = await reason_of(client.upload_kernel(replace(files, manifest=manifest)))
+            assert reason == ("KERNEL_MANIFEST_INVALID" if manifest else "REQUEST_INVALID")
+        large = write_kernel(tmp_path / "large", num_bytes=400_000)
+        kernels.server.parts.set_limits(
+            replace(kernels.server.parts.settings, kernels=KernelSettings(max_kernel_bytes=1_000_000))
+        )
+        assert await reason_of(client.upload_kernel(large)) == "KERNEL_QUOTA"
+    async with client_of(kernels, "operator") as client:
+        assert await reason_of(client.upload_kernel(files)) == "PERMISSION_REQUIRED"
+    assert states(kernels) == [(KEY, "WANTED")]
+
+
+async def test_kernels_that_are_switched_off(stage: Theatre, tmp_path: Path) -> None:
+    """Blueprints are still told; nothing is wanted, and uploads and swaps are refused by name."""
+    async with client_of(stage) as client:
+        assert len((await client.blueprints()).blueprints) == 1
+        assert not (await client.kernels()).kernels
+        assert await reason_of(client.upload_kernel(write_kernel(tmp_path / "k"))) == "KERNELS_DISABLED"
+    async with client_of(stage, "operator") as client:
+        assert await reason_of(client.swap_kernel("1", "ab" * 32)) == "KERNELS_DISABLED"
+        assert await reason_of(client.delete_kernel("ab" * 32)) == "KERNEL_UNKNOWN"
+
+
+async def test_what_the_validator_finds_keeps_a_kernel_out(directory: Path, tmp_path: Path) -> None:
+    """It is quarantined with the failed check, never offered, and its wish tells the compiler why."""
+    validator = ScriptedValidator()
+    validator.handling = HandlingClass.QUARANTINE
+    async with open_kernel_stage(directory, validator) as stage, client_of(stage) as client:
+        artifact_id = (await client.upload_kernel(write_kernel(tmp_path / "k"))).artifact_id
+        await until(stage, artifact_id, "QUARANTINED")
+        (wish, kernel) = (await client.kernels()).kernels
+        assert (wish.artifact_id, wish.state) == ("", pb.KERNEL_STATE_COMPILE_FAILED)
+        assert artifact_id[:12] in wish.detail
+        assert "parameter_gradients" in kernel.detail
+        assert (await client.kernel(artifact_id)).report
+        async with client_of(stage, "operator") as operator:
+            assert await reason_of(operator.swap_kernel("1", artifact_id)) == "KERNEL_NOT_OFFERED"
+        assert await notices(stage, ["kernel.offered", "kernel.quarantined"]) == ["kernel.quarantined"]
+        assert stage.trainer.orders == []
+
+
+async def test_swaps_by_hand(directory: Path, tmp_path: Path) -> None:
+    """Back to the eager module for good, and to a kernel again; a kernel that is not in memory is fetched meanwhile."""
+    async with open_kernel_stage(directory) as stage, client_of(stage, "operator") as client:
+        async with client_of(stage) as compiler:
+            artifact_id = (await compiler.upload_kernel(write_kernel(tmp_path / "k"))).artifact_id
+            other = replace(VARIANT, dtype="bfloat16")
+            misfit_id = (await compiler.upload_kernel(write_kernel(tmp_path / "other", other))).artifact_id
+            narrow = write_kernel(tmp_path / "narrow", hint=2, most=4)
+            narrow_id = (await compiler.upload_kernel(narrow)).artifact_id
+        await eventually(lambda: stage.trainer.snapshot.seeds[0].kernel_artifact_id == artifact_id)
+        for name in (misfit_id, narrow_id):
+            await until(stage, name, "OFFERED")
+            assert await reason_of(client.swap_kernel("1", name)) == "KERNEL_MISFIT"
+        assert await reason_of(client.swap_kernel("1", "ab" * 32)) == "KERNEL_UNKNOWN"
+        assert await reason_of(client.swap_kernel("9", artifact_id)) == "SEED_UNKNOWN"
+        assert await reason_of(client.swap_kernel("", artifact_id)) == "COMMAND_INVALID"
+        assert await reason_of(client.delete_kernel(artifact_id)) == "KERNEL_IN_USE"
+        assert (await client.swap_kernel("1")).state == 2
+        await eventually(lambda: not stage.server.parts.kernels.board.needs.users)
+        stage.bridge.record(KernelClosed(artifact_id, "idle"))
+        await eventually(lambda: not stage.server.parts.kernels.board.is_resident(artifact_id))
+        assert await reason_of(client.swap_kernel("1", artifact_id)) == "KERNEL_NOT_RESIDENT"
+        await eventually(lambda: stage.server.parts.kernels.board.is_resident(artifact_id))
+        assert stage.trainer.snapshot.seeds[0].kernel_artifact_id == "", "the daemon swaps none in by itself"
+        assert (await client.swap_kernel("1", artifact_id)).state == 2
+        breaker = BreakerView("kernel", BreakerState.OPEN, 3, "three loads failed")
+        stage.trainer.at_safe_point(lambda: stage.trainer.publish(breakers=(breaker,)))
+        await eventually(lambda: stage.bridge.snapshot().breakers == (breaker,))
+        assert await reason_of(client.swap_kernel("1", artifact_id)) == "KERNEL_BREAKER_OPEN"
+        assert (await client.swap_kernel("1")).state == 2, "eager is always right"
+
+
+async def test_a_kernel_that_cannot_be_opened(kernels: Theatre, tmp_path: Path) -> None:
+    """The trainer says so, nobody uses it, and its seed stays eager."""
+    files = write_kernel(tmp_path / "k")
+    kernels.trainer.unloadable[files.artifact_id] = "KERNEL_UNLOADABLE"
+    async with client_of(kernels) as client:
+        await client.upload_kernel(files)
+        await until(kernels, files.artifact_id, "QUARANTINED")
+        assert "KERNEL_UNLOADABLE" in (await client.kernel(files.artifact_id)).kernel.detail
+    assert kernels.trainer.snapshot.seeds[0].kernel_artifact_id == ""
+    assert len(kernels.trainer.orders) == 1
+
+
+async def test_a_kernel_that_failed_in_a_seed(kernels: Theatre, tmp_path: Path) -> None:
+    """What the training side tells of it quarantines it for good."""
+    files = write_kernel(tmp_path / "k")
+    async with client_of(kernels) as client:
+        await client.upload_kernel(files)
+        await eventually(lambda: kernels.trainer.snapshot.seeds[0].kernel_artifact_id == files.artifact_id)
+        facts = {"artifact_id": files.artifact_id, "seed_id": "1"}
+        kernels.bridge.record(NoticeEvent("kernel.failed", "it raised RuntimeError", "error", 100, 9, 1.8e9, facts))
+        await until(kernels, files.artifact_id, "QUARANTINED")
+        assert "RuntimeError" in (await client.kernel(files.artifact_id)).kernel.detail
+
+
+async def test_upkeep(kernels: Theatre, tmp_path: Path) -> None:
+    """Pins stay, damage is found and removed, and what nobody uses can be deleted."""
+    async with client_of(kernels) as client, client_of(kernels, "operator") as operator:
+        files = [write_kernel(tmp_path / dtype, replace(VARIANT, dtype=dtype)) for dtype in ("float64", "float16")]
+        first, second = [(await client.upload_kernel(one)).artifact_id for one in files]
+        for artifact_id in (first, second):
+            await until(kernels, artifact_id, "OFFERED")
+        assert (await operator.pin_kernel(first)).kernel.pinned
+        assert not (await operator.pin_kernel(first, pinned=False)).kernel.pinned
+        assert (await client.verify_kernel(first)).intact
+        stored = next((kernels.directory / "kernels" / "library" / first).glob("forward-*.so"))
+        stored.chmod(0o600)
+        stored.write_bytes(b"!" + stored.read_bytes()[1:])
+        found = await client.verify_kernel(first)
+        assert (found.intact, found.kernel.state) == (False, pb.KERNEL_STATE_REMOVED)
+        assert "forward-" in found.findings[0]
+        gone = (await operator.delete_kernel(second, "a test")).kernel
+        assert (gone.state, gone.detail) == (pb.KERNEL_STATE_REMOVED, "deleted by operator: a test")
+        assert await reason_of(client.delete_kernel(second)) == "PERMISSION_REQUIRED"
+        assert [kernel.artifact_id for kernel in (await client.kernels()).kernels] == [""]
+        assert len((await client.kernels(states=[pb.KERNEL_STATE_REMOVED])).kernels) == 2
+    assert await notices(kernels, ["kernel.evicted"]) == ["kernel.evicted"] * 2
+
+
+async def test_a_start_goes_on_where_the_last_one_stopped(directory: Path, tmp_path: Path) -> None:
+    """A kernel that was being validated is so again; one that was offered is given to the seed without a compiler."""
+    validator = ScriptedValidator()
+    validator.is_stuck = True
+    files = write_kernel(tmp_path / "k")
+    async with open_kernel_stage(directory, validator) as stage, client_of(stage) as client:
+        assert (await client.upload_kernel(files)).state == pb.KERNEL_STATE_VALIDATING
+        await client.report_compilation(variant_key(VARIANT, BATCH), pb.KERNEL_STATE_COMPILING)
+        await eventually(lambda: bool(validator.seen))
+    (directory / "journal.db").unlink()
+    validator.is_stuck = False
+    async with open_kernel_stage(directory, validator) as stage:
+        await until(stage, files.artifact_id, "OFFERED")
+        assert validator.seen == [files.artifact_id] * 2
+    (directory / "journal.db").unlink()
+    async with open_kernel_stage(directory, validator) as stage:
+        await eventually(lambda: stage.trainer.snapshot.seeds[0].kernel_artifact_id == files.artifact_id)
+        assert validator.seen == [files.artifact_id] * 2
+        async with client_of(stage, "admin") as admin:
+            await admin.revoke_key("compiler-1", "it was stolen")
+        await until(stage, files.artifact_id, "QUARANTINED")
+
+
+async def test_a_library_that_cannot_be_used_is_a_condition(kernels: Theatre, tmp_path: Path) -> None:
+    """Uploads are refused with what is wrong, the daemon says so, and training knows nothing of it."""
+    await eventually(lambda: kernels.server.parts.conditions.now.parts.get("kernels") is True)
+    uploads = kernels.directory / "kernels" / "uploads"
+    shutil.rmtree(uploads, ignore_errors=True)
+    uploads.write_text("in the way")
+    async with client_of(kernels) as client:
+        assert await reason_of(client.upload_kernel(write_kernel(tmp_path / "k"))) == "KERNEL_STORE_UNAVAILABLE"
+    assert kernels.server.parts.conditions.now.parts["kernels"] is False
+    uploads.unlink()
+    async with client_of(kernels) as client:
+        await client.upload_kernel(KernelFiles.read(tmp_path / "k"))
+    assert kernels.server.parts.conditions.now.parts["kernels"] is True
