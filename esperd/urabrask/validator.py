@@ -44,7 +44,8 @@ class Validator:
         report says so.
 
         Args:
-            folder: laid out as a kernel's directory is (`kernel_documents`); it is only read.
+            folder: laid out as a kernel's directory is (`kernel_documents`); it is only read. While it lasts, the
+                process has a directory of its own beside it.
             manifest: the one in it.
             settings: limits as they are now.
 
@@ -52,7 +53,7 @@ class Validator:
             EsperdError: KERNEL_REPORT_INVALID when the process ended before it looked at the kernel.
         """
         async with self._turn:
-            own = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="esperd-validate-"))
+            own = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="trial-", dir=folder.parent))
             try:
                 return await self._validate(folder, manifest, settings, own)
             finally:

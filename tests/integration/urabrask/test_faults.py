@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ import structlog
 
 from esperd.config.settings import KernelSettings
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.kernel_documents import is_signed, read_report
+from esperd.leyline.kernel_documents import MANIFEST_NAME, is_signed, read_manifest, read_report
 from esperd.leyline.kernels import KernelReport
 from esperd.leyline.secret import Secret
 from esperd.leyline.vocabulary import HandlingClass, HazardBand
 from esperd.urabrask.validator import Validator, sign_report
-from tests.kernel_faults import make
+from tests.kernel_faults import make, write
+from tests.kernels import compiled
 
 # How fast anything is must not decide a test: only a kernel that wastes hundreds of times its work is slow here.
 SETTINGS = KernelSettings(max_step_ratio=20.0, max_load_ms=2000.0, validation_steps=20, validation_timeout_s=60.0)
@@ -55,6 +57,18 @@ async def test_an_honest_kernel_passes(tmp_path: Path) -> None:
     document, signature = sign_report("validator-1", Secret(b"secret"), report)
     assert read_report(document) == report
     assert is_signed(b"secret", b"esper.leyline.v1.KernelReport\0", document, signature.hmac)
+
+
+@pytest.mark.timeout(300)  # the first run on a machine compiles
+async def test_a_compiled_kernel_passes(tmp_path: Path) -> None:
+    """What the compiler makes is within every limit; its opening brings no compiler into the process."""
+    source = compiled("residual_mlp", (8, 16))
+    shutil.copytree(source, tmp_path / "kernel")
+    manifest = write(tmp_path / "kernel", read_manifest((source / MANIFEST_NAME).read_bytes()))
+    report = await validator().validate(tmp_path / "kernel", manifest, SETTINGS)
+    assert failed(report) == {}
+    assert report.handling_class is HandlingClass.STANDARD
+    assert 0 < report.resident_bytes < 16 << 20
 
 
 @pytest.mark.parametrize(
