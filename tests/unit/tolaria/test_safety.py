@@ -225,3 +225,17 @@ def test_a_state_that_could_be_read_was_written():
     assert after.safety.level is NOTICE
     assert after.breaker("checkpoint") is CLOSED
     assert after.executor.cause == ""
+
+
+def test_kernels_that_fail_never_hold_the_run():
+    """The breaker opens with a NOTICE, is quiet while it tries again, and closes: running eager is always right."""
+    stand = Stand()
+    for step in (1, 2, 3):
+        stand.safety.note_failure("kernel", step, "it could not be opened")
+    breaker = stand.safety.breakers["kernel"]
+    assert (breaker.state, stand.safety.level, stand.executor.cause) == (OPEN, NOTICE, "")
+    assert stand.told[-1].attributes["emergency_id"] == "breaker:kernel"
+    stand.safety.tick(breaker.rule.open_steps + TICK_STEPS)
+    assert (stand.safety.breakers["kernel"].state, stand.safety.level) == (HALF_OPEN, CLEAR)
+    stand.safety.note_failure("kernel", 400, "nor now")
+    assert (stand.safety.breakers["kernel"].state, stand.safety.level) == (OPEN, NOTICE)
