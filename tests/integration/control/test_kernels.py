@@ -123,7 +123,7 @@ async def test_from_upload_to_seed(kernels: Theatre, tmp_path: Path) -> None:
 
 
 async def test_a_watch_begins_with_everything(kernels: Theatre, tmp_path: Path) -> None:
-    """Every kernel, then each change; a watch of some states hears of those alone; the last message tells of the end."""
+    """Every kernel, then each change; a watch of some states hears of those alone; the last message tells its end."""
     heard: list[kernel_service_pb2.WatchKernelsResponse] = []
     offered: list[kernel_service_pb2.WatchKernelsResponse] = []
     async with client_of(kernels) as client:
