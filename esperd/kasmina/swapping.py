@@ -73,7 +73,7 @@ class Swapping:
         """See `attached.Listener`."""
         seed = self._garden.seeds.get(seed_id)
         if seed is not None:
-            seed.kernel_note = reason
+            seed.kernel_note = f"eager where {reason}"
             self._tell_fallback(seed, reason, "info", is_exact=True)
 
     def failed(self, seed_id: int, detail: str) -> None:

@@ -45,7 +45,7 @@ class Attached(Joined):
         self._told: set[str] = set()
 
     def delta(self, x: Tensor) -> Tensor | None:
-        """The delta by the kernel; None when the module is to compute it."""
+        """The delta by the kernel, or by the module if the kernel raises; None when it does not fit."""
         reason = self.kernel.misfit(x)
         if reason:
             if reason not in self._told and len(self._told) < MAX_TOLD:
@@ -57,19 +57,21 @@ class Attached(Joined):
         except torch.OutOfMemoryError:
             raise  # nothing is wrong with the kernel: the trainer makes room and does the step again
         except RuntimeError as error:
+            # The libraries call a want of memory by no name. If that is it, the module finds it out, and says so.
+            delta: Tensor = self._module(x)
             self._listener.failed(self._seed_id, f"its forward raised {_first_line(error)}")
-            return None
+            return delta
 
     def recovered(self, x: Tensor | None, g: Tensor, error: RuntimeError) -> Gradients:
         """The gradients as the module computes them, in the forward's autocast."""
         assert x is not None  # kept for this
-        self._listener.failed(self._seed_id, f"its backward raised {_first_line(error)}")
         with torch.enable_grad(), self._autocast():
             leaf = x.detach().requires_grad_()
             delta = self._module(leaf)
         wanted = [leaf if tensor is None else tensor for tensor in self._tensors]
         differentiable = [tensor for tensor in wanted if tensor.requires_grad]
         found = iter(torch.autograd.grad(delta, differentiable, g, allow_unused=True))
+        self._listener.failed(self._seed_id, f"its backward raised {_first_line(error)}")
         return tuple(next(found) if tensor.requires_grad else None for tensor in wanted)
 
     @contextmanager

@@ -44,10 +44,13 @@ def test_each_reason_is_told_once():
 
 
 def test_a_forward_that_raises_leaves_the_step_to_the_module():
-    """None, and the fault is told."""
-    kernel, _, listener = attached()
+    """Its delta, and the fault is told."""
+    kernel, module, listener = attached()
     kernel.kernel.forward = broken
-    assert kernel.delta(torch.zeros(8, WIDTH)) is None
+    x = torch.randn(8, WIDTH)
+    delta = kernel.delta(x)
+    assert delta is not None
+    assert torch.equal(delta, module(x))
     assert listener.failures == ["7: its forward raised RuntimeError: gives up"]
 
 
@@ -89,4 +92,16 @@ def test_want_of_memory_is_no_fault_of_the_kernel():
     kernel.kernel.forward = full
     with pytest.raises(torch.OutOfMemoryError):
         kernel.delta(torch.zeros(8, WIDTH))
+    # A library says that it failed, and no more: it is the module that finds no memory either.
+    kernel.kernel.forward = broken
+    kernel._module = Full()
+    with pytest.raises(torch.OutOfMemoryError):
+        kernel.delta(torch.zeros(8, WIDTH))
     assert not listener.failures
+
+
+class Full(nn.Module):
+    """A module for which there is no memory."""
+
+    def forward(self, _x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
