@@ -130,13 +130,18 @@ def watch(where: Where, states: tuple[str, ...], output: str) -> None:
 @kernels.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True,
                 type=click.Path(exists=True, file_okay=False))  # fmt: skip
+@click.option("--sign", is_flag=True, help="Sign with your key in place of the signature that is there.")
 @click.option("--wait", is_flag=True, help="Wait for the validator; exit 1 unless all are offered.")
 @timeout_option(600.0, "How long one upload and --wait may take, each.")
 @output_option
 @click.pass_obj
-def upload(where: Where, directories: tuple[str, ...], wait: bool, timeout_s: float, output: str) -> None:
-    """Bring compiled kernels to the daemon, signed with your key; one that was cut off goes on where it stood."""
-    run_reporting(_upload, where, directories, wait, timeout_s, output)
+def upload(where: Where, directories: tuple[str, ...], sign: bool, wait: bool, timeout_s: float, output: str) -> None:
+    """Bring compiled kernels to the daemon; an upload that was cut off goes on where it stood.
+
+    A kernel that nobody has signed yet is signed with your key. One that another key has signed is refused, unless you
+    vouch for it with --sign.
+    """
+    run_reporting(_upload, where, directories, sign, wait, timeout_s, output)
 
 
 @kernels.command()
@@ -219,11 +224,12 @@ def blueprints(where: Where, site: str, output: str) -> None:
     run_reporting(look)
 
 
-def _upload(where: Where, directories: Sequence[str], wait: bool, timeout_s: float, output: str) -> None:
+def _upload(where: Where, directories: Sequence[str], sign: bool, wait: bool, timeout_s: float, output: str) -> None:
     from esper.client.kernel_files import KernelFiles
 
-    # All of them are read before any is sent. Whoever brings a kernel vouches for it, whoever has compiled it.
-    found = [replace(KernelFiles.read(directory), signature=None) for directory in directories]
+    found = [KernelFiles.read(directory) for directory in directories]  # all of them are fine before any is sent
+    if sign:
+        found = [replace(files, signature=None) for files in found]
     done = []
     with where.client() as client:
         for files in found:

@@ -32,6 +32,8 @@ class SmallLibrary:
         self.reports: list[pb.ReportCompilationPayload] = []
         self.findings: list[str] = []
         self.removed: list[str] = []
+        self.signatures: list[kernel.KernelSignature] = []
+        """Of the manifests that were uploaded."""
         self.judgement = kernel.KERNEL_STATE_OFFERED
         """What a whole kernel becomes."""
         self.refusals: list[EsperdError] = []
@@ -154,6 +156,7 @@ class Kernels(pb_grpc.KernelServiceServicer):
             self._refuse(context, self.library.refusals.pop(0))
         asked = pb.CreateUploadPayload.FromString(payload)
         artifact_id = hashlib.sha256(asked.manifest).hexdigest()
+        self.library.signatures.append(asked.signature)
         manifest = kernel.KernelManifest.FromString(asked.manifest)
         if artifact_id not in self.library.parts:
             self.library.manifests[artifact_id] = asked.manifest

@@ -97,6 +97,15 @@ def test_an_upload_goes_on_and_waits_for_the_validator(daemon: SmallDaemon, tmp_
     assert "is QUARANTINED, not offered" in again.stderr
 
 
+def test_somebody_elses_kernel_is_vouched_for_only_when_asked(daemon: SmallDaemon, tmp_path: Path) -> None:
+    """A signature that is there goes along as it is; --sign puts the caller's in its place."""
+    written_kernel(tmp_path / "kernel")
+    (tmp_path / "kernel" / "manifest.sig.json").write_text(json.dumps({"key_id": "rival-1", "hmac": "00" * 32}))
+    ctl(daemon, "kernels", "upload", str(tmp_path / "kernel"))
+    ctl(daemon, "kernels", "upload", "--sign", str(tmp_path / "kernel"))
+    assert [one.key_id for one in daemon.library.signatures] == ["rival-1", "operator-1"]
+
+
 def test_a_directory_without_a_kernel_is_told(daemon: SmallDaemon, tmp_path: Path) -> None:
     """Before anything is sent."""
     result = ctl(daemon, "kernels", "upload", str(tmp_path))
