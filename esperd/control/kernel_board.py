@@ -215,8 +215,8 @@ class KernelBoard:
             key=lambda row: row.update_unix_s,
             default=None,
         )
-        if told is not None and told.state is KernelState.COMPILING and now_s - told.update_unix_s > FORGOTTEN_S:
-            told = None  # a compiler that works on it says so again
+        if told is not None and told.state is KernelState.COMPILING and self._is_over(told, wish, now_s):
+            told = None
         state, attempt, detail, since_s = (
             (KernelState.WANTED, 0, "", self._wanted_since_s[wish.key])
             if told is None
@@ -237,6 +237,11 @@ class KernelBoard:
             num_attempts=attempt,
             update_unix_s=since_s,
         )
+
+    def _is_over(self, told: CompilationReport, wish: Wish, now_s: float) -> bool:
+        """Whether nobody works any more on what is told as being compiled: one who does says so again."""
+        made_s = max((row.update_unix_s for row in self._fitting(wish)), default=0.0)
+        return now_s - told.update_unix_s > FORGOTTEN_S or made_s > told.update_unix_s
 
     def _fitting(self, wish: Wish) -> list[KernelRow]:
         rows = (self._artifacts[artifact_id] for artifact_id in self._of_fit.get(wish.fit, ()))

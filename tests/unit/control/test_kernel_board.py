@@ -128,6 +128,15 @@ def test_a_compiler_that_went_silent_is_not_waited_for(board: KernelBoard, clock
     assert shown(board) == [("", "WANTED")]
 
 
+def test_a_removed_kernel_is_wanted_again(board: KernelBoard, clock: Clock, tmp_path: Path) -> None:
+    """At once: that its compiler once said that it works on it is over since the kernel came."""
+    board.compiles(CompilationReport(KEY, KernelState.COMPILING, 1, "", "compiler", clock.now_s - 60))
+    kernel = stored(write_kernel(tmp_path / "k"), KernelState.OFFERED)
+    board.put(kernel)
+    board.put(replace(kernel, state=KernelState.REMOVED, update_unix_s=clock.now_s))
+    assert board.wish(KEY).state is KernelState.WANTED
+
+
 def test_a_quarantined_kernel_is_a_failure_of_its_wish(board: KernelBoard, clock: Clock, tmp_path: Path) -> None:
     """Until a compiler tries again."""
     kernel = stored(write_kernel(tmp_path / "k"), KernelState.QUARANTINED, detail="parameter_gradients")
