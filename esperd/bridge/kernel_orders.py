@@ -20,7 +20,8 @@ class KernelOrders:
         self._wake = wake
         self._to_open: queue.SimpleQueue[KernelOrder | None] = queue.SimpleQueue()
         self._to_close: deque[str] = deque()
-        self._has_news = False
+        self.has_mail = False
+        """Whether something is to be closed, or was opened; read at every step, so no more than a flag."""
 
     # Event loop side
 
@@ -31,7 +32,7 @@ class KernelOrders:
     def close(self, artifact_id: str) -> None:
         """Ask for one to be closed."""
         self._to_close.append(artifact_id)
-        self._wake()
+        self.tell()
 
     # Loader thread
 
@@ -41,19 +42,14 @@ class KernelOrders:
 
     def tell(self) -> None:
         """Have the training thread look at what was opened."""
-        self._has_news = True
+        self.has_mail = True
         self._wake()
 
     # Training side
 
-    @property
-    def has_mail(self) -> bool:
-        """Whether something is to be closed, or was opened."""
-        return self._has_news or bool(self._to_close)
-
     def take_to_close(self) -> set[str]:
         """What is to be closed, since the last call; look at what was opened afterwards, or its news are lost."""
-        self._has_news = False
+        self.has_mail = False
         waiting = self._to_close
         return {waiting.popleft() for _ in itertools.repeat(None, len(waiting))}
 

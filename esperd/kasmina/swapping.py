@@ -22,19 +22,15 @@ class Swapping:
     def __init__(self, garden: Garden, stock: KernelStock | None) -> None:
         self._garden = garden
         self._stock = stock
-        self._changed = False
+        self.has_changed = False
+        """Whether a seed went back to its eager module by itself since the last `take_changed`."""
         if stock is not None:
             stock.in_use = lambda: {seed.kernel_artifact_id for seed in garden.seeds.values() if seed.attached}
 
     def take_changed(self) -> bool:
-        """Whether a seed went back to its eager module by itself since the last call."""
-        changed, self._changed = self._changed, False
+        """`has_changed`, which is then over."""
+        changed, self.has_changed = self.has_changed, False
         return changed
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether `take_changed` would say so."""
-        return self._changed
 
     def swap(self, seed: Seed, artifact_id: str, step: int, by: Attribution, *, is_repeated: bool) -> None:
         """Have a seed compute by a kernel, or by its eager module where `artifact_id` is empty.
@@ -127,7 +123,7 @@ class Swapping:
         self._garden.notice("kernel.swapped", message, "info", step, attributes)
 
     def _tell_fallback(self, seed: Seed, reason: str, level: str, *, is_exact: bool, step: int | None = None) -> None:
-        self._changed = True
+        self.has_changed = True
         message = f"seed {seed.seed_id} runs its eager module: {reason}"
         if not is_exact:
             message += "; from here the run is no longer bit for bit what it would have been with the kernel"

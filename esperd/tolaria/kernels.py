@@ -34,6 +34,7 @@ class RunKernels:
     def tend(self) -> None:
         """At a safe point: take in what was fetched, close what is to be closed."""
         if self._stock is None:
+            self._parts.bridge.kernel_orders.take_to_close()  # nothing is open; orders must not wait at every step
             return
         for fetched in self._stock.tend():
             self._note(fetched)

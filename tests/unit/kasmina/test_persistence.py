@@ -112,7 +112,7 @@ SAVED_OR_FIXED = {
     # What was asked last is acted on before the safe point ends.
     "Gardener": ("", "_garden _pending"),
     "Nursery": ("", "_garden"),
-    "Swapping": ("", "_garden _stock _changed"),
+    "Swapping": ("", "_garden _stock has_changed"),
     "SeedExecutor": ("", "_garden _nursery _gardener _work _swapping"),
 }
 """Attributes that a state holds, and those that every start makes anew or that live within one step."""
