@@ -95,9 +95,12 @@ class ScriptedValidator:
         self.step_ratio = 0.8
         self.is_stuck = False
         self.seen: list[str] = []
+        self.settings = KernelSettings()
+        """Those of the last validation."""
 
     async def validate(self, folder: Path, manifest: KernelManifest, settings: KernelSettings) -> KernelReport:
         self.seen.append(manifest.artifact_id)
+        self.settings = settings
         assert (folder / MANIFEST_NAME).exists()
         while self.is_stuck:
             await asyncio.sleep(0.005)

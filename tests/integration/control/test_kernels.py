@@ -17,6 +17,7 @@ from esper.leyline.v1 import kernel_pb2 as pb
 from esper.leyline.v1 import kernel_service_pb2
 from esper.leyline.v1.kernel_service_pb2_grpc import KernelServiceStub
 
+from esperd.config.reloadable import RELOADABLE
 from esperd.config.settings import KernelSettings
 from esperd.leyline.kernels import KernelClosed, variant_key
 from esperd.leyline.views import BreakerView, NoticeEvent
@@ -344,6 +345,22 @@ async def test_a_start_goes_on_where_the_last_one_stopped(directory: Path, tmp_p
         async with client_of(stage, "admin") as admin:
             await admin.revoke_key("compiler-1", "it was stolen")
         await until(stage, files.artifact_id, "QUARANTINED")
+
+
+async def test_limits_that_are_reloaded(directory: Path, tmp_path: Path) -> None:
+    """The library's hold from the next upload on, the validator's from the next kernel; each setting has its effect."""
+    validator = ScriptedValidator()
+    async with open_kernel_stage(directory, validator) as stage, client_of(stage) as client:
+        names = [name.removeprefix("kernels.") for name in RELOADABLE if name.startswith("kernels.")]
+        before = stage.server.parts.settings
+        other = replace(before.kernels, **{name: type(getattr(before.kernels, name))(7_000_000) for name in names})
+        stage.server.prepare(replace(before, kernels=other))()
+        assert (await client.kernels()).quota_bytes == 7_000_000
+        artifact_id = (await client.upload_kernel(write_kernel(tmp_path / "k"))).artifact_id
+        await until(stage, artifact_id, "OFFERED")
+        assert validator.settings == other
+        large = write_kernel(tmp_path / "large", num_bytes=2_500_000)
+        assert await reason_of(client.upload_kernel(large)) == "KERNEL_QUOTA"
 
 
 async def test_a_library_that_cannot_be_used_is_a_condition(kernels: Theatre, tmp_path: Path) -> None:

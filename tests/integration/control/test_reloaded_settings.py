@@ -20,6 +20,8 @@ ELSEWHERE = {
     # tests/integration/daemon/test_reload.py and test_administration.py, where there is a whole daemon
     "control.drain_s", "control.tls_certificate", "control.tls_client_ca", "control.tls_private_key",
     "log.format", "log.level",
+    # test_kernels.py, where there is a library
+    *(name for name in RELOADABLE if name.startswith("kernels.")),
 }  # fmt: skip
 
 
