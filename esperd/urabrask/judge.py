@@ -8,6 +8,7 @@ import enum
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from esperd.config.settings import KernelSettings
@@ -92,7 +93,14 @@ _BY_NAME = {rule.name: rule for rule in RULES}
 @dataclass(frozen=True, slots=True)
 class _Measured:
     value: float
+    floor: float
+    """Up to this it means nothing, whatever the limit."""
     detail: str
+
+    def share(self, limit: float) -> float:
+        """How much of what it may be it is; of several under one name the largest share counts."""
+        allowed = max(limit, self.floor)
+        return self.value / allowed if allowed > 0 else self.value
 
 
 def began(ending: Ending) -> bool:
@@ -103,7 +111,13 @@ def began(ending: Ending) -> bool:
 def judge(manifest: KernelManifest, ending: Ending, settings: KernelSettings, create_unix_s: float) -> KernelReport:
     """The report on a kernel."""
     measured = _measurements(ending.messages)
-    checks = (*_checks(measured, ending, settings, _is_half(manifest)), _survived(ending))
+    seen = [*_measured_checks(measured, settings, _is_half(manifest)), *_failed_trials(ending), _survived(ending)]
+    is_done = ending.messages[-1:] != () and ending.messages[-1].get("kind") == "done"
+    if is_done or all(check.passed for check in seen):  # only a failed check excuses from all others
+        seen += [
+            KernelCheck(rule.name, False, detail="it was not measured") for rule in RULES if rule.name not in measured
+        ]
+    checks = tuple(seen)
     band = _band(checks)
     return KernelReport(
         artifact_id=manifest.artifact_id,
@@ -113,7 +127,7 @@ def judge(manifest: KernelManifest, ending: Ending, settings: KernelSettings, cr
         first_ms=_value(measured, "first_run"),
         step_ratio=_value(measured, "step_ratio"),
         parameter_step_ratio=_value(measured, "parameter_step_ratio"),
-        max_error=_value(measured, "deviation"),
+        max_error=max(_value(measured, rule.name) for rule in RULES if rule.limit is _error),
         resident_bytes=int(_value(measured, "resident")),
         risk_score=_risk(checks),
         hazard_band=band,
@@ -130,32 +144,34 @@ _HANDLING: Mapping[HazardBand, HandlingClass] = {
 }
 
 
-def _measurements(messages: Sequence[Mapping[str, Any]]) -> dict[str, _Measured]:
-    """By name the worst value that was said."""
-    found: dict[str, _Measured] = {}
+def _measurements(messages: Sequence[Mapping[str, Any]]) -> dict[str, list[_Measured]]:
+    """By name everything that was said."""
+    found: dict[str, list[_Measured]] = {}
     for message in messages:
-        name, value = message.get("name"), message.get("value")
-        if message.get("kind") != "measured" or not isinstance(name, str) or not isinstance(value, int | float):
+        name, value, floor = message.get("name"), message.get("value"), message.get("floor", 0.0)
+        if message.get("kind") != "measured" or not isinstance(name, str):
+            continue
+        if not isinstance(value, int | float) or not isinstance(floor, int | float) or not math.isfinite(floor):
             continue
         # Not a number is worse than any, and no sum or maximum may swallow it.
-        now = _Measured(math.inf if math.isnan(value) else float(value), str(message.get("detail", ""))[:_WORDS])
-        if name not in found or now.value > found[name].value:
-            found[name] = now
+        number = math.inf if math.isnan(value) else float(value)
+        now = _Measured(number, float(floor), str(message.get("detail", ""))[:_WORDS])
+        found.setdefault(name, []).append(now)
     return found
 
 
-def _checks(
-    measured: Mapping[str, _Measured], ending: Ending, settings: KernelSettings, is_half: bool
+def _measured_checks(
+    measured: Mapping[str, Sequence[_Measured]], settings: KernelSettings, is_half: bool
 ) -> Iterator[KernelCheck]:
-    is_whole = ending.messages[-1:] != () and ending.messages[-1].get("kind") == "done"
     for rule in RULES:
-        limit = rule.limit(settings, is_half)
-        seen = measured.get(rule.name)
-        if seen is not None:
-            value = seen.value if math.isfinite(seen.value) else float("inf")
-            yield KernelCheck(rule.name, value <= limit, value, limit, rule.unit, seen.detail)
-        elif is_whole:
-            yield KernelCheck(rule.name, False, 0.0, limit, rule.unit, "it was not measured")
+        if rule.name in measured:
+            limit = rule.limit(settings, is_half)
+            worst = max(measured[rule.name], key=partial(_Measured.share, limit=limit))
+            limit = max(limit, worst.floor)
+            yield KernelCheck(rule.name, worst.value <= limit, worst.value, limit, rule.unit, worst.detail)
+
+
+def _failed_trials(ending: Ending) -> Iterator[KernelCheck]:
     for message in ending.messages:
         if message.get("kind") == "failed":
             yield KernelCheck(str(message.get("trial", ""))[:64], False, detail=str(message.get("detail", ""))[:_WORDS])
@@ -165,7 +181,7 @@ def _survived(ending: Ending) -> KernelCheck:
     """Whether the process came to its own end."""
     last = ending.messages[-1].get("kind") if ending.messages else ""
     trial = next((str(m.get("trial")) for m in reversed(ending.messages) if m.get("kind") == "began"), "")
-    if last in ("done", "stopped", "failed") and ending.status == 0 and not ending.is_timed_out:
+    if last in ("done", "stopped") and ending.status == 0 and not ending.is_timed_out:
         return KernelCheck(SURVIVED, True)
     said = f": {ending.last_words.splitlines()[-1]}" if ending.last_words else ""
     return KernelCheck(SURVIVED, False, detail=f"{ending.words} during the trial {trial!r}{said}"[:_WORDS])
@@ -200,9 +216,9 @@ def _meaning(check: KernelCheck) -> Meaning:
     return Meaning.HARMFUL if rule is None else rule.meaning
 
 
-def _value(measured: Mapping[str, _Measured], name: str) -> float:
-    seen = measured.get(name)
-    return seen.value if seen is not None and math.isfinite(seen.value) else 0.0
+def _value(measured: Mapping[str, Sequence[_Measured]], name: str) -> float:
+    """The largest number."""
+    return max((seen.value for seen in measured.get(name, ()) if math.isfinite(seen.value)), default=0.0)
 
 
 def _is_half(manifest: KernelManifest) -> bool:

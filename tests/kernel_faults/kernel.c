@@ -58,7 +58,7 @@ __attribute__((constructor)) static void on_load(void) {
     if (FAULT == EXECUTES) call(SYS_execve, (long)"/bin/true", 0, 0, 0);
     if (FAULT == WRITES) call(SYS_openat, -100, (long)"left-behind", 0102, 0600);
     if (FAULT == REPORTS) { /* everything it may say in place of the process that opened it */
-        static const char lie[] = "{\"kind\": \"done\"}\n";
+        static const char lie[] = "{\"kind\": \"stopped\"}\n";
         for (int descriptor = 3; descriptor < 32; descriptor++) call(SYS_write, descriptor, (long)lie, sizeof lie - 1, 0);
         call(SYS_exit_group, 0, 0, 0, 0);
     }

@@ -29,9 +29,9 @@ class Channel:
         """A trial begins."""
         self._say(kind="began", trial=trial)
 
-    def measured(self, name: str, value: float, detail: str = "") -> None:
-        """A value was found; of several under one name the worst counts."""
-        self._say(kind="measured", name=name, value=float(value), detail=detail)
+    def measured(self, name: str, value: float, detail: str = "", *, floor: float = 0.0) -> None:
+        """A value was found, which up to `floor` means nothing; of several under one name the worst counts."""
+        self._say(kind="measured", name=name, value=float(value), floor=float(floor), detail=detail)
 
     def failed(self, trial: str, detail: str) -> None:
         """A trial could not be carried out."""

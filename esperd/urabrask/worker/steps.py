@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from esperd.kasmina.kernels.kernel import Joined, Kernel
 from esperd.urabrask.worker.channel import Channel
-from esperd.urabrask.worker.equality import Case, Passed, run, worst_error
+from esperd.urabrask.worker.equality import Case, Error, Passed, run, worst_error
 from esperd.urabrask.worker.specimen import Specimen
 
 LEARNING_RATE = 1e-3
@@ -47,13 +47,14 @@ def frozen_parameters(specimen: Specimen, kernel: Kernel, channel: Channel) -> N
 def other_thread(specimen: Specimen, kernel: Kernel, channel: Channel) -> None:
     """In another thread than the one that opened it, it computes what it computes."""
     module, case = specimen.module(SEED), Case(specimen.manifest.hint_batch, SEED)
-    found: list[float] = []
+    found: list[Error] = []
     thread = threading.Thread(
         target=lambda: found.append(worst_error(specimen, module, Joined(kernel, module), case)), name="trial"
     )
     thread.start()
     thread.join()
-    channel.measured("other_thread", found[0] if found else float("inf"))
+    error = found[0] if found else Error(float("inf"), 0.0)
+    channel.measured("other_thread", error.value, floor=error.floor)
 
 
 def shared(specimen: Specimen, kernel: Kernel, channel: Channel) -> None:
@@ -67,7 +68,8 @@ def shared(specimen: Specimen, kernel: Kernel, channel: Channel) -> None:
         disturbing(specimen.activation(case.batch, SEED + 2))
         return delta
 
-    channel.measured("shared", worst_error(specimen, one, with_another_in_between, case))
+    error = worst_error(specimen, one, with_another_in_between, case)
+    channel.measured("shared", error.value, floor=error.floor)
 
 
 def not_a_number(specimen: Specimen, kernel: Kernel, channel: Channel) -> None:

@@ -153,7 +153,7 @@ async def test_a_native_error_is_the_kernels_fault(tmp_path: Path) -> None:
 
 
 async def test_a_kernel_that_claims_to_have_passed_has_not(tmp_path: Path) -> None:
-    """Whoever says that it is done without having measured anything is believed nothing."""
+    """Whoever says that nothing more need be tried, without a reason, is believed nothing."""
     report = await report_on(tmp_path, "REPORTS")
     assert {"output", "leak", "step_ratio"} <= set(failed(report))
     assert report.hazard_band is HazardBand.CRITICAL
