@@ -40,7 +40,7 @@ from esperd.cli.demo.live import describe_run
 HOLD_SHARE = 0.6
 """The share of the run after which it stands still for a kernel that a seed waits for."""
 MAX_HOLD_S = 300.0
-SWAPS = ("kernel_swap", "KernelSwapCommand")
+SWAPS = ("kernel", "KernelSwapCommand")
 """Kinds of command that change what a seed computes by: of a client, and of the daemon itself."""
 LOST = (KERNEL_STATE_COMPILE_FAILED, KERNEL_STATE_QUARANTINED)
 Show = Callable[[str], None]
