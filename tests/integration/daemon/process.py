@@ -77,8 +77,13 @@ class DaemonProcess:
         keys: bool = True,
         new_run: bool = False,
         program: Sequence[str] = ("esperd.cli.main",),
+        path: Path | None = None,
     ) -> None:
-        """`program` is the module that is `esperd`, with what it wants before the ordinary arguments."""
+        """Start it.
+
+        `program` is the module that is `esperd`, with what it wants before the ordinary arguments; `path` takes the
+        place of PATH.
+        """
         self.folder = folder
         self.address = f"unix:{folder / 'run' / 'leyline.sock'}"
         self.key_file = folder / "operator.toml"
@@ -98,7 +103,7 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **({} if path is None else {"PATH": str(path)})},
             )
 
     @property

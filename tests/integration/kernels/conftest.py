@@ -1,0 +1,17 @@
+"""Fixtures: a daemon without a compiler and those who bring kernels, ended with their test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.kernels.beside import Beside
+
+
+@pytest.fixture
+def beside(folder: Path) -> Iterator[Beside]:
+    """One run directory; shows the logs if the test failed."""
+    made = Beside(folder)
+    yield made
+    made.close()
+    print((folder / "daemon.log").read_text() if (folder / "daemon.log").exists() else "", made.compiler_log)
