@@ -157,20 +157,28 @@ class Agent:
 
     def uploaded(self, variant_key: str) -> None:
         """The daemon has the kernel."""
-        self.reports.pop(variant_key, None)
-        job = self._job(variant_key)
-        if job.stage is not Stage.COMPILED:
-            return  # judged already, and to be made again
-        self._queue.uploaded(variant_key)
-        self._tell(Happening("uploaded", job))
+        job = self._delivering(variant_key)
+        if job is not None:
+            self.reports.pop(variant_key, None)
+            self._queue.uploaded(variant_key)
+            self._tell(Happening("uploaded", job))
 
     def unusable(self, variant_key: str, detail: str) -> None:
         """The daemon finds that the kernel is none, or its files are gone."""
-        self._try_again(self._job(variant_key), detail, is_final=False)
+        job = self._delivering(variant_key)
+        if job is not None:
+            self._try_again(job, detail, is_final=False)
 
     def refused(self, variant_key: str, detail: str) -> None:
         """The daemon does not take the kernel, and would not take another one."""
-        self._give_up(self._job(variant_key), detail)
+        job = self._delivering(variant_key)
+        if job is not None:
+            self._give_up(job, detail)
+
+    def needs_files(self, variant_key: str) -> bool:
+        """Whether the files of a job are still used: it is being compiled, or to be delivered."""
+        job = self._queue.job(variant_key)
+        return job is not None and job.stage in (Stage.COMPILING, Stage.COMPILED)
 
     def not_wanted(self, variant_key: str) -> None:
         """The daemon has no such wish any more."""
@@ -192,9 +200,8 @@ class Agent:
         job = self._queue.job(key)
         is_begun = job is not None and (job.stage is not Stage.WAITING or job.num_attempts or job.num_interruptions)
         if kernel.state == _COMPILING and not is_begun:
-            self._queue.forget(
-                key
-            )  # another compiler works on it; the daemon tells it as wanted when that falls silent
+            # Another compiler works on it; the daemon tells it as wanted when that falls silent.
+            self._queue.forget(key)
         elif kernel.state == _WANTED or job is None or job.stage is not Stage.UPLOADED:
             self._wish(kernel)
 
@@ -217,6 +224,8 @@ class Agent:
         job = self._queue.job(kernel.variant_key)
         if job is None:
             return
+        if kernel.artifact_id == job.artifact_id and kernel.state != kernel_pb2.KERNEL_STATE_UPLOADING:
+            self.uploaded(kernel.variant_key)  # it may be told before the upload is answered
         if kernel.state == kernel_pb2.KERNEL_STATE_OFFERED and kernel.artifact_id in self._unjudged:
             self._unjudged.discard(kernel.artifact_id)
             self._tell(Happening("offered", job))
@@ -260,6 +269,11 @@ class Agent:
         if what not in self._unfit:
             self._unfit.add(what)
             _log.warning("kernels are wanted that cannot be made here", wanted=what, made=list(self._machines))
+
+    def _delivering(self, variant_key: str) -> Job | None:
+        """The job, unless the daemon has judged its kernel before it answered the upload."""
+        job = self._queue.job(variant_key)
+        return job if job is not None and job.stage is Stage.COMPILED else None
 
     def _job(self, variant_key: str) -> Job:
         job = self._queue.job(variant_key)

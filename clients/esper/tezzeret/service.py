@@ -202,7 +202,8 @@ class Service:
                 raise
         else:
             self._agent.uploaded(key)
-        self._worker.clear(key)
+        if not self._agent.needs_files(key):
+            self._worker.clear(key)
         self._news.set()
         return False
 

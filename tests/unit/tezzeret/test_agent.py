@@ -255,3 +255,16 @@ def test_a_kernel_that_the_daemon_finds_corrupt_is_made_again(here: Bench) -> No
     here.agent.unusable("a", "digest")
     assert here.stage("a") is Stage.WAITING
     assert here.agent.undelivered() == []
+
+
+def test_a_judgement_may_come_before_the_answer_to_the_upload(here: Bench) -> None:
+    """A kernel that was quarantined meanwhile stays one that is made again."""
+    here.watch(wish("a"))
+    here.begin()
+    here.agent.ended("a", Compiled(MADE, Path("kernel")))
+    assert here.agent.needs_files("a")
+    here.watch(made("a", pb.KERNEL_STATE_QUARANTINED, pb.HAZARD_BAND_CRITICAL))
+    here.agent.uploaded("a")
+    assert here.stage("a") is Stage.WAITING
+    assert not here.agent.needs_files("a")
+    assert [one.what for one in here.told] == ["compiling", "compiled", "quarantined", "failed"]
