@@ -6,9 +6,11 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+import torch
 
 from esperd.config.settings import KernelSettings
 from esperd.leyline.errors import EsperdError
@@ -159,15 +161,33 @@ async def test_a_kernel_that_claims_to_have_passed_has_not(tmp_path: Path) -> No
     assert report.hazard_band is HazardBand.CRITICAL
 
 
-async def test_a_kernel_for_another_build_of_torch_is_not_opened(tmp_path: Path) -> None:
-    """What is not for this machine cannot be tried here, and would be no use."""
-    manifest = make(tmp_path / "kernel", "CRASHES_ON_LOAD")
-    other = replace(manifest.variant, torch_version="1.0.0", blueprint_sha256="0" * 64)
-    again = make(tmp_path / "other", "CRASHES_ON_LOAD", changes={"variant": other})
-    report = await validator().validate(tmp_path / "other", again, SETTINGS)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"torch_version": "1.0.0"}, "torch_version is '1.0.0'"),
+        ({"blueprint_sha256": "0" * 64}, "blueprint_sha256 is"),
+        ({"blueprint_id": "unheard_of"}, "no blueprint 'unheard_of'"),
+        ({"parameters": {"width": 3.0}}, "has no parameter 'width'"),
+        ({"dtype": "float33"}, "no dtype 'float33'"),
+    ],
+)
+async def test_a_kernel_for_something_else_is_not_opened(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    """What is not for this machine, or for no blueprint that there is, cannot be tried here, and would be no use."""
+    variant = make(tmp_path / "kernel", "CRASHES_ON_LOAD").variant
+    other = make(tmp_path / "other", "CRASHES_ON_LOAD", changes={"variant": replace(variant, **changes)})
+    report = await validator().validate(tmp_path / "other", other, SETTINGS)
     assert set(failed(report)) == {"fits"}
-    assert "torch_version is '1.0.0'" in failed(report)["fits"]
+    assert words in failed(report)["fits"]
     assert report.hazard_band is HazardBand.HIGH
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+async def test_a_kernel_for_a_device_that_is_not_there_is_not_opened(tmp_path: Path) -> None:
+    """It fits nothing here; nobody is harmed."""
+    variant = make(tmp_path / "kernel", "CRASHES_ON_LOAD").variant
+    other = make(tmp_path / "other", "CRASHES_ON_LOAD", changes={"variant": replace(variant, device_type="cuda")})
+    report = await validator().validate(tmp_path / "other", other, SETTINGS)
+    assert set(failed(report)) == {"fits"}
 
 
 async def test_a_manifest_with_tensors_that_the_blueprint_has_not_is_refused(tmp_path: Path) -> None:
