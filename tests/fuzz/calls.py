@@ -151,7 +151,7 @@ class Plane:
     async def _served(self, handler: Any, caller: Caller, request: bytes) -> None:
         """Let the handler work until it ends, or a stream has answered, or it waits for too long."""
         unary = handler.unary_unary or handler.unary_stream
-        work = unary(request, caller) if unary else handler.stream_stream(None, caller)
+        work = unary(request, caller) if unary else (handler.stream_stream or handler.stream_unary)(None, caller)
         task = asyncio.ensure_future(work)
         first = asyncio.ensure_future(caller.answered.wait())
         await asyncio.wait((task, first), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
