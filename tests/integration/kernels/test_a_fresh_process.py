@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.kernels import compiled
 from tests.unit.kasmina.kernels.offered import offered
+
+pytestmark = pytest.mark.timeout(400)  # compiles the kernel, once on a machine
 
 SCRIPT = """
 import json, sys

@@ -21,6 +21,7 @@ from tests.unit.kasmina.kernels.offered import Witness, offered
 from tests.unit.tolaria.harness import Run
 from tests.unit.tolaria.test_resuming import NUM_STEPS, Journalled, assert_same, germinate, settings, state_of
 
+pytestmark = pytest.mark.timeout(400)  # the first one compiles the kernel, once on a machine
 PATIENCE_S = 30.0
 
 
@@ -288,4 +289,3 @@ def test_a_kernel_is_closed_when_asked_unless_a_seed_uses_it(directory: Path):
     run.steps(1)
     assert [event.cause for event in run.take() if isinstance(event, KernelClosed)] == ["asked"]
     run.end()
-
