@@ -128,6 +128,11 @@ class KernelDesk:
         """Bytes that the library holds."""
         return self._library.library.stored_bytes if self._library.is_open else 0
 
+    @property
+    def num_validating(self) -> int:
+        """Kernels that are not judged yet."""
+        return 0 if self._validation is None else self._validation.num_waiting
+
     async def compiles(
         self, variant_key: str, state: KernelState, attempt: int, detail: str, *, principal: str
     ) -> KernelRow:

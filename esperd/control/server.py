@@ -103,6 +103,7 @@ class ControlServer:
             "open streams": self.parts.connections.num_streams,
             "commands without an outcome": self.parts.commands.num_open,
             "rows for the journal": self.parts.recorder.num_waiting,
+            "kernels for the validator": self.parts.kernels.desk.num_validating,
         }
 
     async def drain_and_stop(self, grace_s: float, hurry: "asyncio.Future[None] | None" = None) -> None:
