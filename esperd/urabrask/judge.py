@@ -66,6 +66,7 @@ class Rule:
 RULES: Sequence[Rule] = (
     Rule("imports", "findings", _none_of_it),
     Rule("fits", "differences", _none_of_it, Meaning.USELESS),
+    Rule("confinement", "refusals", _none_of_it, Meaning.USELESS),  # of the system: then nothing is opened
     Rule("load", "ms", lambda settings, _: settings.max_load_ms, Meaning.USELESS),
     Rule("compiler_modules", "modules", _none_of_it),
     Rule("output", "relative error", _error),

@@ -78,6 +78,8 @@ def _try_out(order: Order, channel: Channel) -> None:
     before = set(sys.modules)
     why_not = confine(on_cuda=on_cuda)
     channel.measured("confinement", 1 if why_not else 0, why_not)
+    if why_not:
+        raise Stopped
     _open_and_run(specimen, order, channel)
     brought = [name for name in set(sys.modules) - before if name.startswith(COMPILER_MODULES)]
     channel.measured("compiler_modules", len(brought), ", ".join(sorted(brought)[:5]))
