@@ -60,6 +60,26 @@ def test_a_short_demo_prints_one_object_and_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_of_kernels_ends_with_a_compiled_seed() -> None:
+    """A seed computes by a kernel that was made beside the run; the daemon finds no compiler and has none in it."""
+    before = demo_folders()
+    demo = start_demo("--kernels", "--json", "--steps", "3000")
+    output, errors = demo.communicate(timeout=880)
+    assert demo.returncode == 0, errors
+    document = json.loads(output)
+    assert document["compiler_modules_in_daemon"] == "none"
+    (seed,) = [seed for seed in document["seeds"] if seed["kernel_artifact_id"]]
+    kernels = {kernel["artifact_id"]: kernel for kernel in document["kernels"]}
+    assert kernels[seed["kernel_artifact_id"]]["state"] == "OFFERED"
+    assert [swap["seed_id"] for swap in document["swaps"]] == [seed["seed_id"]]
+    assert seed["germinated_step"] < document["swaps"][0]["step"] <= document["steps"] == 3000
+    assert not psutil.pid_exists(document["daemon_pid"])
+    assert not psutil.pid_exists(document["compiler_pid"])
+    assert demo_folders() == before
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_breaking_the_demo_off_ends_every_process_of_it(number: signal.Signals) -> None:
