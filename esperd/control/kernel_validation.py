@@ -95,13 +95,19 @@ class ValidationQueue:
                     return
                 self._log.warning("a kernel could not be validated", artifact_id=artifact_id, error=error.message)
                 if error.reason in _PASSES_BY:
-                    await self._sleep(RETRY_S)
+                    await self._let_others_pass(artifact_id)
                     continue
             except Exception:  # noqa: BLE001 - logged whole; the kernel stays VALIDATING and is tried again
                 self._log.exception("the validator has a fault; trying again", artifact_id=artifact_id)
-                await self._sleep(RETRY_S)
+                await self._let_others_pass(artifact_id)
                 continue
             self._waiting.pop(artifact_id, None)
+
+    async def _let_others_pass(self, artifact_id: str) -> None:
+        """Try it again later, after those that wait: what stands in the way may be of this kernel alone."""
+        await self._sleep(RETRY_S)
+        if artifact_id in self._waiting:
+            self._waiting[artifact_id] = self._waiting.pop(artifact_id)
 
     async def _judge(self, artifact_id: str, manifest: KernelManifest) -> None:
         folder = self._scratch / artifact_id

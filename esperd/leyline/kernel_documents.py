@@ -121,7 +121,7 @@ def read_signature(data: bytes) -> Signature:
     try:
         content = json.loads(data)
         return Signature(str(content["key_id"]), bytes.fromhex(content["hmac"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is no signature: {error}") from None
 
 

@@ -25,6 +25,10 @@ MAX_LEAK_BYTES_PER_CYCLE = 64.0 * 1024
 MAX_LOSS_DIFFERENCE, MAX_LOSS_DIFFERENCE_HALF = 1e-3, 5e-2
 """Of two training curves, relative: optimizer steps magnify rounding, so this is wider than one step's limit."""
 _HALF = ("bfloat16", "float16")
+MAX_RESIDENT_BYTES = 2.0**62
+"""What a process says that it takes is believed no further."""
+MAX_FAILED = 8
+"""Trials that one process says to have failed, in its report: it can fail one, and one who lies may say so for ever."""
 _WORDS = 400
 
 
@@ -129,7 +133,7 @@ def judge(manifest: KernelManifest, ending: Ending, settings: KernelSettings, cr
         step_ratio=_value(measured, "step_ratio"),
         parameter_step_ratio=_value(measured, "parameter_step_ratio"),
         max_error=max(_value(measured, rule.name) for rule in RULES if rule.limit is _error),
-        resident_bytes=int(_value(measured, "resident")),
+        resident_bytes=int(min(max(0.0, _value(measured, "resident")), MAX_RESIDENT_BYTES)),
         risk_score=_risk(checks),
         hazard_band=band,
         handling_class=_HANDLING[band],
@@ -149,16 +153,32 @@ def _measurements(messages: Sequence[Mapping[str, Any]]) -> dict[str, list[_Meas
     """By name everything that was said."""
     found: dict[str, list[_Measured]] = {}
     for message in messages:
-        name, value, floor = message.get("name"), message.get("value"), message.get("floor", 0.0)
+        name = message.get("name")
         if message.get("kind") != "measured" or not isinstance(name, str):
             continue
-        if not isinstance(value, int | float) or not isinstance(floor, int | float) or not math.isfinite(floor):
-            continue
-        # Not a number is worse than any, and no sum or maximum may swallow it.
-        number = math.inf if math.isnan(value) else float(value)
-        now = _Measured(number, float(floor), str(message.get("detail", ""))[:_WORDS])
+        # What is no number is worse than any, and no sum or maximum may swallow it; no floor excuses it.
+        floor = _number(message.get("floor", 0.0), math.inf)
+        now = _Measured(
+            _number(message.get("value"), math.inf),
+            floor if math.isfinite(floor) else 0.0,
+            _words(message.get("detail")),
+        )
         found.setdefault(name, []).append(now)
     return found
+
+
+def _number(said: object, otherwise: float) -> float:
+    """What the process said as a number; `otherwise` when it is none, or beyond every measure."""
+    try:
+        number = float(said) if isinstance(said, int | float) else math.nan
+    except OverflowError:
+        number = math.nan
+    return otherwise if math.isnan(number) else number
+
+
+def _words(said: object) -> str:
+    """What the process said in words, as text that a report can hold."""
+    return str("" if said is None else said)[:_WORDS].encode(errors="replace").decode()
 
 
 def _measured_checks(
@@ -173,9 +193,9 @@ def _measured_checks(
 
 
 def _failed_trials(ending: Ending) -> Iterator[KernelCheck]:
-    for message in ending.messages:
-        if message.get("kind") == "failed":
-            yield KernelCheck(str(message.get("trial", ""))[:64], False, detail=str(message.get("detail", ""))[:_WORDS])
+    failed = [message for message in ending.messages if message.get("kind") == "failed"]
+    for message in failed[:MAX_FAILED]:
+        yield KernelCheck(_words(message.get("trial"))[:64], False, detail=_words(message.get("detail")))
 
 
 def _survived(ending: Ending) -> KernelCheck:
@@ -185,7 +205,7 @@ def _survived(ending: Ending) -> KernelCheck:
     if last in ("done", "stopped") and ending.status == 0 and not ending.is_timed_out:
         return KernelCheck(SURVIVED, True)
     said = f": {ending.last_words.splitlines()[-1]}" if ending.last_words else ""
-    return KernelCheck(SURVIVED, False, detail=f"{ending.words} during the trial {trial!r}{said}"[:_WORDS])
+    return KernelCheck(SURVIVED, False, detail=_words(f"{ending.words} during the trial {trial!r}{said}"))
 
 
 def _band(checks: Sequence[KernelCheck]) -> HazardBand:

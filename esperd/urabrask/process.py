@@ -149,7 +149,7 @@ class _Heard:
     def _take(self, line: bytes) -> None:
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of brackets without end
             message = None
         if isinstance(message, dict):
             self.messages.append(message)

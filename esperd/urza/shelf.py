@@ -181,7 +181,7 @@ class Shelf:
         content = self._document(artifact_id, files, FAULT_NAME)
         try:
             return str(json.loads(content)["reason"]) or "a fault"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return f"{FAULT_NAME} cannot be read"
 
 

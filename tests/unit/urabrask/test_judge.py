@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from esperd.config.settings import KernelSettings
+from esperd.leyline.kernel_documents import write_report
 from esperd.leyline.kernels import KernelFile, KernelInput, KernelManifest, KernelReport, KernelVariant
 from esperd.leyline.vocabulary import HandlingClass, HazardBand, KernelFileRole, KernelInputKind
 from esperd.urabrask.judge import PASSED_RISK, RULES, USELESS_RISK, Meaning, judge
@@ -177,3 +178,31 @@ def test_stopping_without_a_reason_is_no_way_to_pass() -> None:
 def test_messages_of_any_form_are_read(message: dict[str, Any]) -> None:
     """The process may have been taken over: what it says is never relied on to have a form."""
     assert "survived" in failed(report_on({}, message))
+
+
+@pytest.mark.parametrize("said", [None, "0", [], 10**400, math.nan])
+def test_what_is_no_number_fails(said: object) -> None:
+    """A measurement that cannot be read is worse than any: leaving it out would let the others speak for it."""
+    report = report_on(GOOD, {"kind": "measured", "name": "output", "value": said}, {"kind": "done"})
+    assert failed(report) == ["output"]
+
+
+@pytest.mark.parametrize("floor", [math.inf, -math.inf, math.nan, 10**400, "much", None])
+def test_no_floor_without_an_end_excuses_an_error(floor: object) -> None:
+    """What rounding may cause is finite: where the eager module itself computes no number, nothing is proven."""
+    message = {"kind": "measured", "name": "output", "value": 0.5, "floor": floor}
+    assert failed(report_on(GOOD, message, {"kind": "done"})) == ["output"]
+
+
+@pytest.mark.parametrize("said", [-5.0, 1e300, 10**400, math.inf, math.nan])
+def test_whatever_is_said_a_report_can_be_written(said: object) -> None:
+    """One that cannot would have its kernel tried again for ever, and others wait behind it."""
+    odd = {"kind": "failed", "trial": "\ud800", "detail": "\ud800" * 1000}
+    message = {"kind": "measured", "name": "resident", "value": said, "detail": "\udfff"}
+    report = report_on(without(GOOD, "resident"), message, *[odd] * 2000, {"kind": "stopped"})
+    assert report.handling_class is HandlingClass.QUARANTINE
+    assert len(write_report(report)) < 1 << 16
+
+
+def without(measured: Mapping[str, float], name: str) -> dict[str, float]:
+    return {key: value for key, value in measured.items() if key != name}

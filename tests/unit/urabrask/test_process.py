@@ -52,7 +52,7 @@ async def test_in_time_it_is_killed_with_all_that_it_started(tmp_path: Path) -> 
     got = await ending(tmp_path, body, timeout_s=3.0)
     assert got.is_timed_out
     (message,) = got.messages
-    assert not _is_running(message["child"])
+    await _has_ended(message["child"])
 
 
 async def test_a_cancelled_caller_leaves_nothing_running(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ async def test_a_cancelled_caller_leaves_nothing_running(tmp_path: Path) -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not _is_running(int((tmp_path / "pid").read_text()))
+    await _has_ended(int((tmp_path / "pid").read_text()))
 
 
 async def test_a_flood_is_not_kept(tmp_path: Path) -> None:
@@ -74,6 +74,12 @@ async def test_a_flood_is_not_kept(tmp_path: Path) -> None:
     assert len(got.messages) == MAX_LINES
     long = await ending(tmp_path, f"print('x' * {3 * MAX_LINE_BYTES})\nprint('{{\"b\": 2}}')")
     assert long.messages == ({"b": 2},)
+
+
+async def test_brackets_without_end_are_no_message(tmp_path: Path) -> None:
+    """A line that no parser can follow is noise like any other."""
+    got = await ending(tmp_path, "print('[' * 60_000)\nprint('{\"a\":' * 10_000)\nprint('{\"b\": 2}')")
+    assert (got.messages, got.num_garbled) == (({"b": 2},), 2)
 
 
 async def test_one_that_does_not_listen_is_no_error(tmp_path: Path) -> None:
@@ -87,6 +93,13 @@ async def test_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     """There is no such program."""
     with pytest.raises(OSError, match="nothing-like-it"):
         await run({}, tmp_path, 5.0, command=(str(tmp_path / "nothing-like-it"),))
+
+
+async def _has_ended(pid: int) -> None:
+    """What was killed is gone as soon as the system comes to it."""
+    async with asyncio.timeout(10):
+        while _is_running(pid):
+            await asyncio.sleep(0.01)
 
 
 def _is_running(pid: int) -> bool:
