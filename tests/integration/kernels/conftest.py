@@ -8,6 +8,11 @@ import pytest
 from tests.integration.kernels.beside import Beside
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option for the long form."""
+    parser.addoption("--every-kernel", action="store_true", help="compile further shapes, dtypes and strategies too")
+
+
 @pytest.fixture
 def beside(folder: Path) -> Iterator[Beside]:
     """One run directory; shows the logs if the test failed."""
