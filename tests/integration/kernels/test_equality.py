@@ -61,8 +61,8 @@ FURTHER_CASES = [
     Case("bottleneck_mlp", shape=(64, 64, 16)),
     Case("residual_conv", shape=(32, 8, 6, 6)),
 ]
-"""With `--every-kernel`: other values of parameters, more of autocast and strategies, and sizes at which Inductor divides
-sums."""
+"""With `--every-kernel`: other values of parameters, more of autocast and strategies, and sizes at which Inductor
+divides sums."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
