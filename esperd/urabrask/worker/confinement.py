@@ -5,6 +5,7 @@ makes are taken away once torch is loaded (seccomp, all threads): whoever makes 
 report then says. It needs no privilege, and works inside a hardened service, where namespaces are refused.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -13,6 +14,7 @@ import resource
 import signal
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
@@ -32,14 +34,18 @@ _X86_64: Mapping[str, int] = {
     # other programs and processes
     "fork": 57, "vfork": 58, "execve": 59, "execveat": 322, "kill": 62, "tkill": 200, "ptrace": 101,
     "process_vm_readv": 310, "process_vm_writev": 311, "pidfd_open": 434, "pidfd_send_signal": 424, "pidfd_getfd": 438,
+    "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302, "setpriority": 141, "process_madvise": 440,
     # files
     "creat": 85, "rename": 82, "renameat": 264, "renameat2": 316, "mkdir": 83, "mkdirat": 258, "rmdir": 84, "link": 86,
     "linkat": 265, "unlink": 87, "unlinkat": 263, "symlink": 88, "symlinkat": 266, "mknod": 133, "mknodat": 259,
     "chmod": 90, "fchmod": 91, "fchmodat": 268, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
-    "truncate": 76, "setxattr": 188, "memfd_create": 319,
+    "fchmodat2": 452, "truncate": 76, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
+    "open_by_handle_at": 304, "memfd_create": 319,
     # the system
     "unshare": 272, "setns": 308, "mount": 165, "umount2": 166, "chroot": 161, "pivot_root": 155, "bpf": 321,
     "perf_event_open": 298, "io_uring_setup": 425, "userfaultfd": 323, "keyctl": 250, "add_key": 248,
+    "init_module": 175, "finit_module": 313, "kexec_load": 246, "reboot": 169, "open_tree": 428, "move_mount": 429,
+    "fsopen": 430, "mount_setattr": 442,
 }  # fmt: skip
 _AARCH64: Mapping[str, int] = {
     "seccomp": 277, "openat": 56, "openat2": 437, "clone": 220, "clone3": 435, "tgkill": 131,
@@ -47,24 +53,33 @@ _AARCH64: Mapping[str, int] = {
     "accept4": 242, "sendmmsg": 269,
     "execve": 221, "execveat": 281, "kill": 129, "tkill": 130, "ptrace": 117, "process_vm_readv": 270,
     "process_vm_writev": 271, "pidfd_open": 434, "pidfd_send_signal": 424, "pidfd_getfd": 438,
+    "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "prlimit64": 261, "setpriority": 140, "process_madvise": 440,
     "renameat": 38, "renameat2": 276, "mkdirat": 34, "linkat": 37, "unlinkat": 35, "symlinkat": 36, "mknodat": 33,
-    "fchmod": 52, "fchmodat": 53, "fchown": 55, "fchownat": 54, "truncate": 45, "setxattr": 5, "memfd_create": 279,
+    "fchmod": 52, "fchmodat": 53, "fchown": 55, "fchownat": 54, "fchmodat2": 452, "truncate": 45, "setxattr": 5,
+    "lsetxattr": 6, "fsetxattr": 7, "setxattrat": 463, "open_by_handle_at": 265, "memfd_create": 279,
     "unshare": 97, "setns": 268, "mount": 40, "umount2": 39, "chroot": 51, "pivot_root": 41, "bpf": 280,
     "perf_event_open": 241, "io_uring_setup": 425, "userfaultfd": 282, "keyctl": 219, "add_key": 217,
+    "init_module": 105, "finit_module": 273, "kexec_load": 104, "reboot": 142, "open_tree": 428, "move_mount": 429,
+    "fsopen": 430, "mount_setattr": 442,
 }  # fmt: skip
 _MACHINES: Mapping[str, tuple[int, Mapping[str, int]]] = {
     "x86_64": (0xC000003E, _X86_64),
     "aarch64": (0xC00000B7, _AARCH64),
 }
-_WITH_RULES_OF_THEIR_OWN = ("seccomp", "open", "openat", "openat2", "clone", "clone3", "tgkill")
+_WITH_RULES_OF_THEIR_OWN = ("seccomp", "open", "openat", "openat2", "clone", "clone3", "tgkill", "prlimit64")
 
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
 
 
 def limit(memory_bytes: int, cpu_s: float, *, on_cuda: bool) -> None:
-    """Limits of the process for good: no core dump, few files, memory, processor time; its parent's end is its own."""
+    """Limits of the process for good: no core dump, few files, memory, processor time; its parent's end is its own.
+
+    Where memory runs out in spite of them, it goes before the daemon does.
+    """
     _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    with contextlib.suppress(OSError):  # some containers hide the file: then whoever is largest goes
+        Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, MAX_FILES),
@@ -120,6 +135,7 @@ def _program(architecture: int, numbers: Mapping[str, int], *, may_write: bool) 
         program += _when(numbers[name], [(_RETURN, 0, 0, _ERRNO | errno.ENOSYS)])
     program += _when(numbers["clone"], _unless((_ANY_BIT, CLONE_THREAD), argument=0))
     program += _when(numbers["tgkill"], _unless((_EQUAL, os.getpid()), argument=0))
+    program += _when(numbers["prlimit64"], _unless((_EQUAL, 0), argument=0))  # another's limits would be its end
     if not may_write:
         for name, argument in (("open", 1), ("openat", 2)):
             if name in numbers:

@@ -9,7 +9,12 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no rules for this machine")
 HEAD = """
-import os, resource, signal, socket, subprocess, sys, threading
+import ctypes, os, platform, resource, signal, socket, subprocess, sys, threading
+
+def queue_signal(pid):
+    number = {"x86_64": 129, "aarch64": 138}[platform.machine()]
+    ctypes.CDLL(None).syscall(number, pid, 0, ctypes.create_string_buffer(128))
+
 from esperd.urabrask.worker.confinement import confine, limit
 """
 
@@ -34,6 +39,10 @@ def confined(body: str, *, on_cuda: bool = False) -> subprocess.CompletedProcess
         "os.mkdir('/tmp/left-behind')",
         "os.unlink('/tmp/nothing-like-it')",
         "os.kill(os.getppid(), 0)",
+        "queue_signal(os.getppid())",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)",
+        "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+        "os.setxattr('/tmp', 'user.left', b'behind', follow_symlinks=False)",
         "os.memfd_create('x')",
         "thread = threading.Thread(target=socket.socket); thread.start(); thread.join()",
     ],
@@ -53,6 +62,7 @@ def test_what_no_kernel_does_is_the_end(body: str) -> None:
         "bytearray(1 << 26)",
         "import sqlite3, decimal",
         "print(os.listdir('/'))",
+        "print(resource.prlimit(0, resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_STACK))",
     ],
 )
 def test_what_computing_needs_goes_on(body: str) -> None:
@@ -78,6 +88,7 @@ def test_limits_hold() -> None:
         "limit(1 << 30, 5.0, on_cuda=False)\n"
         "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)\n"
         "assert resource.getrlimit(resource.RLIMIT_CPU) == (6, 6)\n"
+        "assert open('/proc/self/oom_score_adj').read() == '1000\\n'\n"
         "try:\n    bytearray(2 << 30)\nexcept MemoryError:\n    os.write(1, b'bounded ')"
     )
     program = f"{HEAD}{body}"
