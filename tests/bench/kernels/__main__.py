@@ -4,7 +4,7 @@ Every standard blueprint on the CPU, one torch thread: compile time and size, lo
 a step against the eager module and against `torch.compile` in turns, error, memory of 32 open kernels, cost of a hit in
 the cache, and the delay of training steps while kernels are loaded beside them. Kernels that were compiled before, by
 this or by the tests, are taken from their cache: the compile time is the one that the manifest tells. The first run
-takes about fifteen minutes, later ones five; `--quick` measures one blueprint without `torch.compile`. `--only
+takes about fifteen minutes, later ones ten; `--quick` measures one blueprint without `torch.compile`. `--only
 compile,load,step,resident,cache,prefetch` picks.
 """
 
