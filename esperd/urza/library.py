@@ -17,7 +17,7 @@ from esperd.leyline.vocabulary import KernelFileRole, KernelState
 from esperd.urza.catalogue import Catalogue
 from esperd.urza.contents import Contents
 from esperd.urza.holdings import Holdings
-from esperd.urza.retention import forgettable, leaving
+from esperd.urza.retention import MAX_KERNELS, crowding, forgettable, leaving
 from esperd.urza.shelf import CorruptKernelError, Shelf, corrupt, proven
 from esperd.urza.store import Store, unavailable
 from esperd.urza.stored import Cause, LibraryLimits, StoredKernel
@@ -250,7 +250,14 @@ class Library(Contents):
         needed, now_unix_s = manifest.num_bytes, self._clock()
         if needed > self._limits.max_kernel_bytes:
             raise _quota(needed, f"one may have {self._limits.max_kernel_bytes} bytes")
+        given_up, too_many = crowding(self.kernels.values(), principal, now_unix_s)
+        if too_many:
+            raise _quota(needed, too_many)
+        if given_up is not None:
+            self._end(given_up, Cause.ABANDONED, _WHY[Cause.ABANDONED])
         going = leaving(self.kernels.values(), self._limits, in_use, now_unix_s, needed)
+        if sum(kernel.state is not KernelState.REMOVED for kernel in self.kernels.values()) - len(going) >= MAX_KERNELS:
+            raise _quota(needed, f"{MAX_KERNELS} kernels are pinned, in use, or coming in")
         room = self._limits.quota_bytes - self.stored_bytes + sum(kernel.num_bytes for kernel, _ in going)
         if needed > room:
             raise _quota(needed, f"{max(room, 0)} bytes are left beside what is pinned, in use, or coming in")

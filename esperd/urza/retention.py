@@ -15,6 +15,13 @@ REMOVED_KEEP_S = 30 * 86_400.0
 MAX_REMOVED = 1000
 """Kernels that are gone and still known, at most."""
 
+MAX_KERNELS = 1000
+"""Kernels that are here or coming in, at most: small ones take little of the quota, and each takes time and memory."""
+MAX_OWN_UPLOADS = 16
+"""Uploads that one principal may have open."""
+IDLE_UPLOAD_S = 600.0
+"""An upload that nobody went on with for so long makes room for another one of the same principal."""
+
 
 def leaving(
     kernels: Iterable[StoredKernel],
@@ -45,12 +52,29 @@ def leaving(
             else:
                 free.append(kernel)
     excess = sum(k.num_bytes for k in present) - sum(k.num_bytes for k, _ in going) + needed_bytes - limits.quota_bytes
+    num_too_many = len(present) - len(going) + (needed_bytes > 0) - MAX_KERNELS
     for kernel in sorted(free, key=_worth):
-        if excess <= 0:
+        if excess <= 0 and num_too_many <= 0:
             break
         going.append((kernel, Cause.QUOTA))
         excess -= kernel.num_bytes
+        num_too_many -= 1
     return going
+
+
+def crowding(kernels: Iterable[StoredKernel], principal: str, now_unix_s: float) -> tuple[StoredKernel | None, str]:
+    """Whether somebody has too many uploads open to begin another one.
+
+    Returns:
+        The one that is given up for it, if that is so, else why there may be no other; both empty when there is room.
+    """
+    own = [k for k in kernels if k.state is KernelState.UPLOADING and k.principal == principal]
+    if len(own) < MAX_OWN_UPLOADS:
+        return None, ""
+    longest = min(own, key=lambda kernel: kernel.update_unix_s)
+    if now_unix_s - longest.update_unix_s > IDLE_UPLOAD_S:
+        return longest, ""
+    return None, f"{principal} has {len(own)} uploads open already"
 
 
 def forgettable(kernels: Iterable[StoredKernel], now_unix_s: float) -> list[StoredKernel]:

@@ -1,12 +1,24 @@
 """Which kernels may go."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esperd.leyline.kernel_documents import read_manifest
 from esperd.leyline.kernels import KernelDocuments
 from esperd.leyline.vocabulary import KernelState
-from esperd.urza.retention import MAX_REMOVED, REMOVED_KEEP_S, UPLOAD_KEEP_S, forgettable, leaving
+from esperd.urza.retention import (
+    IDLE_UPLOAD_S,
+    MAX_KERNELS,
+    MAX_OWN_UPLOADS,
+    MAX_REMOVED,
+    REMOVED_KEEP_S,
+    UPLOAD_KEEP_S,
+    crowding,
+    forgettable,
+    leaving,
+)
 from esperd.urza.stored import Cause, LibraryLimits, StoredKernel
 from tests.unit.urza.samples import make
 
@@ -76,3 +88,20 @@ def test_what_is_forgotten() -> None:
     assert forgettable([fresh, old, kernel(2, KernelState.OFFERED, REMOVED_KEEP_S + 1)], NOW_S) == [old]
     many = [kernel(0, KernelState.REMOVED, age_s) for age_s in range(MAX_REMOVED + 2)]
     assert [k.update_unix_s for k in forgettable(many, NOW_S)] == [NOW_S - MAX_REMOVED - 1, NOW_S - MAX_REMOVED]
+
+
+def test_there_are_only_so_many() -> None:
+    """However small they are: those least worth their place leave for another one."""
+    many = [kernel(0, KernelState.QUARANTINED, age_s) for age_s in range(MAX_KERNELS)]
+    limits = LibraryLimits(1 << 40, 0, 1 << 20)
+    assert leaving(many, limits, (), NOW_S) == []
+    assert leaving(many, limits, (), NOW_S, needed_bytes=1) == [(many[-1], Cause.QUOTA)]
+
+
+def test_one_principal_may_have_so_many_uploads_open() -> None:
+    """Another one waits until one of them has ended, or nobody goes on with it."""
+    own = [replace(kernel(0, KernelState.UPLOADING, age_s), principal="tezzeret") for age_s in range(MAX_OWN_UPLOADS)]
+    assert crowding(own[1:], "tezzeret", NOW_S) == (None, "")
+    assert crowding(own, "tibalt", NOW_S) == (None, "")
+    assert crowding(own, "tezzeret", NOW_S) == (None, "tezzeret has 16 uploads open already")
+    assert crowding(own, "tezzeret", NOW_S + IDLE_UPLOAD_S) == (own[-1], "")

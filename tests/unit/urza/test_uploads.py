@@ -9,6 +9,7 @@ import pytest
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.vocabulary import KernelFileRole, KernelState
 from esperd.urza.library import UPLOADS_NAME, Library
+from esperd.urza.retention import IDLE_UPLOAD_S, MAX_OWN_UPLOADS
 from esperd.urza.store import Store, open_store
 from esperd.urza.stored import Cause
 from tests.unit.urza.samples import COMPILER, OTHER_COMPILER, ROLES, Made, World, library, make, offered, sign, upload
@@ -220,3 +221,19 @@ def test_too_large_or_no_room(tmp_path: Path, store: Store, world: World) -> Non
 
 def first_bytes(made: Made) -> int:
     return sum(map(len, made.libraries.values()))
+
+
+def test_a_flood_of_uploads(run: Library, world: World) -> None:
+    """Small ones take nothing of the quota, and are bounded all the same while they are new."""
+    for seed in range(MAX_OWN_UPLOADS):
+        made = make(seed, 1)
+        run.create_upload(made.manifest, made.signature, "tezzeret")
+        world.now_unix_s += 1.0
+    more = make(MAX_OWN_UPLOADS, 1)
+    error = refusal(lambda: run.create_upload(more.manifest, more.signature, "tezzeret"))
+    assert (error.reason, error.metadata["detail"]) == ("KERNEL_QUOTA", "tezzeret has 16 uploads open already")
+    first = make(0, 1)
+    run.create_upload(first.manifest, first.signature, "tezzeret")  # going on with one is no other one
+    world.now_unix_s += IDLE_UPLOAD_S
+    assert run.create_upload(more.manifest, more.signature, "tezzeret").state is KernelState.UPLOADING
+    assert run.kernels[first.artifact_id].state is KernelState.REMOVED
