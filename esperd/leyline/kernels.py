@@ -138,6 +138,11 @@ class KernelReport:
     handling_class: HandlingClass
     create_unix_s: float
 
+    @property
+    def is_favourable(self) -> bool:
+        """Whether it lets seeds use the kernel."""
+        return self.handling_class in (HandlingClass.STANDARD, HandlingClass.RESTRICTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

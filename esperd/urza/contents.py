@@ -5,12 +5,11 @@ worker thread, and is durable on return. Knows neither files of kernels nor rule
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from esperd.leyline.errors import EsperdError
-from esperd.leyline.kernels import KernelVariant, misfits
-from esperd.leyline.vocabulary import HandlingClass, KernelFileRole, KernelState
+from esperd.leyline.vocabulary import KernelFileRole, KernelState
 from esperd.urza.catalogue import Catalogue
 from esperd.urza.stored import Cause, CompilationReport, KernelChange, StoredKernel
 
@@ -51,39 +50,14 @@ class Contents:
             raise EsperdError("KERNEL_UNKNOWN", artifact_id=name)
         return matches[0]
 
-    def query(
-        self,
-        blueprint_ids: Collection[str] | None = None,
-        states: Collection[KernelState] = (),
-        variant_keys: Collection[str] | None = None,
-    ) -> list[StoredKernel]:
-        """The kernels for which all holds that is asked, the newest first; without states all but REMOVED.
-
-        A tier is asked for by the ids of its blueprints.
-        """
+    def query(self, *states: KernelState) -> list[StoredKernel]:
+        """The kernels in these states, without any all but the REMOVED ones; the newest first."""
         found = [
             kernel
             for kernel in self._kernels.values()
-            if (blueprint_ids is None or kernel.manifest.variant.blueprint_id in blueprint_ids)
-            and (kernel.state in states if states else kernel.state is not KernelState.REMOVED)
-            and (variant_keys is None or kernel.manifest.key in variant_keys)
+            if (kernel.state in states if states else kernel.state is not KernelState.REMOVED)
         ]
         return sorted(found, key=lambda kernel: (-kernel.create_unix_s, kernel.artifact_id))
-
-    def offered_for(self, variant: KernelVariant, batch_size: int, *, allow_restricted: bool) -> StoredKernel | None:
-        """The kernel that such a seed is best given: of those that are OFFERED and fit, the one measured fastest."""
-        usable = {HandlingClass.STANDARD, HandlingClass.RESTRICTED} if allow_restricted else {HandlingClass.STANDARD}
-        kernels = self._kernels
-        fitting = [
-            (kernel.report.step_ratio, kernel.artifact_id)
-            for kernel in kernels.values()
-            if kernel.state is KernelState.OFFERED
-            and kernel.report is not None
-            and kernel.report.handling_class in usable
-            and kernel.manifest.min_batch <= batch_size <= kernel.manifest.max_batch
-            and not misfits(kernel.manifest.variant, variant)
-        ]
-        return kernels[min(fitting)[1]] if fitting else None
 
     def take_changes(self) -> tuple[KernelChange, ...]:
         """What has changed since the last call, in order; call it after every call that works on files."""

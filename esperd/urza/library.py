@@ -93,7 +93,7 @@ class Library(Contents):
         self._parts.sweep([k.artifact_id for k in self.kernels.values() if k.state is KernelState.UPLOADING])
         self._shelf.sweep(self._clock() - _SWEEP_AGE_S)
         self._holdings.refresh_all()
-        for kernel in self.query(states=[KernelState.UPLOADING]):
+        for kernel in self.query(KernelState.UPLOADING):
             try:
                 self.finish(kernel.artifact_id)
             except EsperdError as error:

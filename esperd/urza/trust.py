@@ -17,9 +17,7 @@ from esperd.leyline.kernel_documents import (
 from esperd.leyline.kernels import KernelDocuments, KernelReport
 from esperd.leyline.keyring import KeyRing, KeyState
 from esperd.leyline.secret import Secret
-from esperd.leyline.vocabulary import HandlingClass, Permission
-
-_USABLE = (HandlingClass.STANDARD, HandlingClass.RESTRICTED)
+from esperd.leyline.vocabulary import Permission
 
 
 class KernelTrust:
@@ -60,9 +58,7 @@ class KernelTrust:
         """
         wrong = self._wrong_signature(documents)
         if wrong:
-            raise EsperdError(
-                "KERNEL_SIGNATURE_INVALID", artifact_id=artifact_id_of(documents.manifest), detail=wrong
-            ) from None
+            raise EsperdError("KERNEL_SIGNATURE_INVALID", artifact_id=artifact_id_of(documents.manifest), detail=wrong)
 
     def check_report(self, documents: KernelDocuments) -> KernelReport:
         """The report, when it lets the kernel be used.
@@ -71,7 +67,7 @@ class KernelTrust:
             EsperdError: KERNEL_REPORT_INVALID, with the reason in its words.
         """
         report = self.read_report(documents)
-        if report.handling_class not in _USABLE:
+        if not report.is_favourable:
             raise _report_invalid(f"it says {report.handling_class.name}: {failed_checks(report)}")
         return report
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelDocuments, KernelReport
-from esperd.leyline.vocabulary import HandlingClass, KernelState
+from esperd.leyline.vocabulary import KernelState
 from esperd.urza.trust import KernelTrust, failed_checks
 
 
@@ -46,6 +46,6 @@ def judge(documents: KernelDocuments, fault: str, trust: KernelTrust) -> Verdict
         return Verdict(KernelState.QUARANTINED, error.metadata["detail"], kept, report)
     if report is None:
         return Verdict(KernelState.VALIDATING, wrong and f"its report does not count: {wrong}", bare, None)
-    if report.handling_class in (HandlingClass.STANDARD, HandlingClass.RESTRICTED):
+    if report.is_favourable:
         return Verdict(KernelState.OFFERED, "", documents, report)
     return Verdict(KernelState.QUARANTINED, failed_checks(report), documents, report)
