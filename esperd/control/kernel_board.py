@@ -124,8 +124,11 @@ class KernelBoard:
         """The row of a wish, or of the kernel that came of it. Raises EsperdError KERNEL_NOT_WANTED."""
         if variant_key not in self.needs.wishes:
             raise EsperdError("KERNEL_NOT_WANTED", variant_key=variant_key)
-        made = (row for row in self.rows if row.variant_key == variant_key)
-        return self._rows.get(variant_key) or next(made)
+        wish = self.needs.wishes[variant_key]
+        # A kernel that was made for another batch size may have met it: then no row has its key.
+        met = (row for row in self._fitting(wish) if row.state in _ON_ITS_WAY)
+        made = sorted(met, key=lambda row: (row.variant_key != variant_key, rank(row)))
+        return self._rows.get(variant_key) or self._rows[made[0].name]
 
     def artifact(self, named: str) -> KernelRow:
         """The row of an artifact, by its id or the only one that begins so. Raises EsperdError KERNEL_UNKNOWN."""
@@ -136,7 +139,7 @@ class KernelBoard:
 
     def best_for(self, wish: Wish) -> KernelRow | None:
         """The kernel that a seed with this wish should run: the fastest of those that are offered for it."""
-        offered = [row for row in self._fitting(wish) if row.state is KernelState.OFFERED and _may_be_given(row, wish)]
+        offered = [row for row in self._fitting(wish) if row.state is KernelState.OFFERED and may_be_given(row, wish)]
         return min(offered, key=_slowness, default=None)
 
     # Watching
@@ -252,10 +255,10 @@ def _holds(row: KernelRow, wish: Wish) -> bool:
     return row.min_batch <= wish.hint_batch <= row.max_batch
 
 
-def _may_be_given(row: KernelRow, wish: Wish) -> bool:
+def may_be_given(row: KernelRow, wish: Wish) -> bool:
     """A restricted kernel is for seeds of blueprints that are no more than tried themselves."""
     is_restricted = row.report is not None and row.report.handling_class is HandlingClass.RESTRICTED
-    return not is_restricted or wish.tier is not BlueprintTier.SAFE
+    return not is_restricted or wish.tier in (BlueprintTier.EXPERIMENTAL, BlueprintTier.HIGH_RISK)
 
 
 def _slowness(row: KernelRow) -> tuple[float, str]:

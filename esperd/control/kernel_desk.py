@@ -6,7 +6,7 @@ see, and what a person should know of becomes a notice.
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,8 +92,9 @@ class KernelDesk:
         if not self._library.is_open:
             return
         local, scratch = self._folders
-        await asyncio.to_thread(_prepare, local, scratch)
         library = self._library.library
+        barred = [k.artifact_id for k in library.kernels.values() if k.state is KernelState.QUARANTINED]
+        await asyncio.to_thread(_prepare, local, scratch, barred)
         self._board.compiles(*library.compilations.values())
         self._board.put(*library.kernels.values())
         self.look(self._port.snapshot())
@@ -188,7 +189,12 @@ class KernelDesk:
             raise EsperdError("KERNEL_IN_USE", artifact_id=artifact_id, detail=detail)
         words = f"deleted by {principal}{f': {reason}' if reason else ''}"
         in_use = self._in_use()
-        await self._library.do(lambda library: library.delete(artifact_id, words, in_use))
+        self._swaps.forget(artifact_id)  # no seed is given it while its files go
+        try:
+            await self._library.do(lambda library: library.delete(artifact_id, words, in_use))
+        except EsperdError:
+            self._swaps.offered(artifact_id)
+            raise
         return self._board.artifact(artifact_id)
 
     async def pin(self, artifact_id: str, *, pinned: bool) -> KernelRow:
@@ -294,8 +300,13 @@ class KernelDesk:
                 self._log.warning("work on kernels failed", error=error.message)
 
 
-def _prepare(local: Path, scratch: Path) -> None:
-    """The run's private folders; what was left half done in the scratch folder is removed."""
+def _prepare(local: Path, scratch: Path, barred: Iterable[str]) -> None:
+    """The run's private folders; what was left half done in the scratch folder is removed.
+
+    So are copies of kernels that are never to be used again: a run that is resumed opens what lies there by itself.
+    """
     shutil.rmtree(scratch, ignore_errors=True)
+    for artifact_id in barred:
+        shutil.rmtree(local / artifact_id, ignore_errors=True)
     for folder in (local, scratch):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

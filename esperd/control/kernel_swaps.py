@@ -15,7 +15,7 @@ import structlog
 
 from esperd.bridge.bridge import TrainerPort
 from esperd.control.command_messages import DAEMON
-from esperd.control.kernel_board import KernelBoard
+from esperd.control.kernel_board import KernelBoard, may_be_given
 from esperd.control.kernel_rows import KernelRow
 from esperd.control.kernel_wishes import Wish
 from esperd.control.library_thread import LibraryThread
@@ -247,4 +247,6 @@ def misfit(row: KernelRow, wish: Wish | None) -> str:
     wrong = [*misfits(row.variant, wish.variant)]
     if not row.min_batch <= wish.hint_batch <= row.max_batch:
         wrong.append(f"its batch sizes are {row.min_batch} to {row.max_batch}, the site's is {wish.hint_batch}")
+    if not may_be_given(row, wish):
+        wrong.append("it is restricted, and the seed's blueprint is trusted further than that")
     return "; ".join(wrong)

@@ -347,6 +347,35 @@ async def test_a_start_goes_on_where_the_last_one_stopped(directory: Path, tmp_p
         await until(stage, files.artifact_id, "QUARANTINED")
 
 
+async def test_a_quarantined_kernel_is_out_of_reach_of_a_resumed_run(directory: Path, tmp_path: Path) -> None:
+    """A run that is resumed opens its own copies without asking; one whose kernel was found faulty finds none."""
+    files = write_kernel(tmp_path / "k")
+    local = directory / "kernels" / "local" / files.artifact_id
+    async with open_kernel_stage(directory) as stage, client_of(stage) as client:
+        await client.upload_kernel(files)
+        await eventually(lambda: bool(stage.server.parts.kernels.board.needs.users))
+        facts = {"artifact_id": files.artifact_id, "seed_id": "1"}
+        stage.bridge.record(NoticeEvent("kernel.failed", "it raised RuntimeError", "error", 100, 9, 1.8e9, facts))
+        await until(stage, files.artifact_id, "QUARANTINED")
+        assert local.is_dir(), "the seed that runs it still names it"
+    (directory / "journal.db").unlink()
+    async with open_kernel_stage(directory) as stage:
+        assert not local.exists()
+        assert (files.artifact_id, "QUARANTINED") in states(stage)
+
+
+async def test_a_restricted_kernel_is_for_nobody_who_is_trusted_further(directory: Path, tmp_path: Path) -> None:
+    """Neither by itself nor by hand is it given to a seed of a SAFE blueprint."""
+    validator = ScriptedValidator()
+    validator.handling = HandlingClass.RESTRICTED
+    async with open_kernel_stage(directory, validator) as stage, client_of(stage, "operator") as operator:
+        async with client_of(stage) as compiler:
+            artifact_id = (await compiler.upload_kernel(write_kernel(tmp_path / "k"))).artifact_id
+        await until(stage, artifact_id, "OFFERED")
+        assert await reason_of(operator.swap_kernel("1", artifact_id)) == "KERNEL_MISFIT"
+        assert stage.trainer.orders == []
+
+
 async def test_limits_that_are_reloaded(directory: Path, tmp_path: Path) -> None:
     """The library's hold from the next upload on, the validator's from the next kernel; each setting has its effect."""
     validator = ScriptedValidator()

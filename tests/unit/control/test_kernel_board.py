@@ -8,6 +8,7 @@ from esper.client.kernel_files import KernelFiles
 from esper.leyline.v1 import kernel_service_pb2
 
 from esperd.control.kernel_board import FORGOTTEN_S, KernelBoard
+from esperd.control.kernel_swaps import misfit
 from esperd.control.kernel_wishes import Wish
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernel_documents import read_manifest
@@ -164,6 +165,20 @@ def test_the_fastest_that_fits_is_the_best(board: KernelBoard, tmp_path: Path) -
     assert best(board, wish) == slow.artifact_id
     tried = replace(wish, tier=BlueprintTier.EXPERIMENTAL)
     assert best(board, tried) == fast.artifact_id
+    assert best(board, replace(wish, tier=BlueprintTier.UNSPECIFIED)) == slow.artifact_id, "nobody knows it"
+    row = board.artifact(fast.artifact_id)
+    assert "restricted" in misfit(row, wish), "not even if a client asks for it"
+    assert misfit(row, tried) == ""
+
+
+def test_a_kernel_for_another_batch_size_meets_a_wish_too(board: KernelBoard, tmp_path: Path) -> None:
+    """Its compiler, who may still work on the wish, is shown that kernel."""
+    kernel = stored(write_kernel(tmp_path / "k", hint=2 * BATCH), KernelState.OFFERED)
+    removed = stored(write_kernel(tmp_path / "removed"), KernelState.REMOVED)
+    board.put(kernel)
+    assert board.wish(KEY).artifact_id == kernel.artifact_id
+    board.put(removed)
+    assert board.wish(KEY).artifact_id == kernel.artifact_id
 
 
 def test_names(board: KernelBoard, tmp_path: Path) -> None:
