@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +73,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", [*CASES, *further], ids=str)
 
 
+@pytest.fixture(scope="module")
+def compilations(request: pytest.FixtureRequest) -> Iterator[Mapping[Case, Future[Path]]]:
+    """The kernels of all cases that were chosen, compiled two at a time in the order of the tests."""
+    chosen = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    cases = dict.fromkeys(case for case in chosen if isinstance(case, Case))
+    with ThreadPoolExecutor(2) as pool:
+        yield {case: pool.submit(compilation, case) for case in cases}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.fixture
-def kernel(case: Case, tmp_path: Path) -> Kernel:
-    folder = compiled(
+def kernel(case: Case, compilations: Mapping[Case, Future[Path]], tmp_path: Path) -> Kernel:
+    folder = compilations[case].result()
+    return open_kernel(tmp_path / offered(folder, tmp_path), Witness(), this_machine(torch.device("cpu")))
+
+
+def compilation(case: Case) -> Path:
+    return compiled(
         case.blueprint_id,
         case.site,
         parameters=dict(case.parameters),
         autocast_dtype=case.autocast,
         strategy=case.strategy,
     )
-    return open_kernel(tmp_path / offered(folder, tmp_path), Witness(), this_machine(torch.device("cpu")))
 
 
 def test_equal_at_the_edges_of_the_range(case: Case, kernel: Kernel) -> None:
