@@ -19,7 +19,7 @@ import torch
 
 from esperd.kasmina.blueprints.registry import standard_registry
 from esperd.kasmina.kernels.machine import this_machine
-from esperd.kasmina.kernels.variant import dtype_named, variant_for
+from esperd.kasmina.kernels.variant import autocast_named, dtype_named, variant_for
 from esperd.leyline.kernels import variant_key
 
 COMPILE_LIMIT_S = 300
@@ -47,7 +47,7 @@ def compiled(
         shape[1:],
         dtype_named(dtype),
         dtype_named(weight_dtype),
-        dtype_named(autocast_dtype) if autocast_dtype else None,
+        autocast_named(autocast_dtype),
         this_machine(torch.device(device_type)),
     )
     key = hashlib.sha256(f"{variant_key(variant, shape[0])} {strategy} {_compiler_digest()}".encode()).hexdigest()

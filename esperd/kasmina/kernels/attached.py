@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from esperd.kasmina.kernels.kernel import Gradients, Joined, Kernel
-from esperd.kasmina.kernels.variant import dtype_named
+from esperd.kasmina.kernels.variant import autocast_named
 
 MAX_TOLD = 8
 """Reasons of one seed that are told; a seed whose batches are of many sizes would else fill the journal."""
@@ -77,7 +77,7 @@ class Attached(Joined):
     @contextmanager
     def _autocast(self) -> Iterator[None]:
         variant = self.kernel.manifest.variant
-        dtype = dtype_named(variant.autocast_dtype) if variant.autocast_dtype else None
+        dtype = autocast_named(variant.autocast_dtype)
         with torch.autocast(variant.device_type, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
             yield
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from esperd.kasmina.kernels.variant import dtype_named
+from esperd.kasmina.kernels.variant import autocast_named, dtype_named
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelManifest, KernelReport
 from esperd.leyline.vocabulary import KernelFileRole, KernelInputKind
@@ -58,7 +58,7 @@ class Kernel:
         variant = manifest.variant
         self._dtype, self._tail = dtype_named(variant.dtype), torch.Size(variant.tail_shape)
         self._device_type = variant.device_type
-        self._autocast = dtype_named(variant.autocast_dtype) if variant.autocast_dtype else None
+        self._autocast = autocast_named(variant.autocast_dtype)
         self._batches = range(manifest.min_batch, manifest.max_batch + 1)
 
     @property

@@ -66,7 +66,7 @@ class KernelLoader:
             taken.append(self._done.popleft())
         return taken
 
-    # Its own thread
+    # Its own thread; `fetch` also the training thread, for a past that is done again
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # holds for this thread

@@ -63,3 +63,8 @@ def dtype_named(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"torch has no dtype {name!r}")
     return dtype
+
+
+def autocast_named(name: str) -> torch.dtype | None:
+    """The dtype of an autocast as variants name it, None for the empty name. Raises ValueError when torch has none."""
+    return dtype_named(name) if name else None

@@ -12,11 +12,12 @@ import torch
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.blueprints.registry import standard_registry
 from esperd.kasmina.kernels.machine import Machine, this_machine
-from esperd.kasmina.kernels.variant import dtype_named, variant_for
+from esperd.kasmina.kernels.variant import autocast_named, dtype_named, variant_for
 from esperd.leyline.kernels import KernelManifest, misfits
 from esperd.urabrask.elf import NotALibraryError, findings, read_library
 from esperd.urabrask.worker.channel import Channel, Stopped
-from esperd.urabrask.worker.specimen import Specimen, resident_bytes
+from esperd.urabrask.worker.memory import resident_bytes
+from esperd.urabrask.worker.specimen import Specimen
 
 MAX_SHOWN = 5
 
@@ -49,7 +50,7 @@ def fits(manifest: KernelManifest, channel: Channel) -> tuple[BlueprintDescripto
             variant.tail_shape,
             dtype_named(variant.dtype),
             dtype_named(variant.weight_dtype),
-            dtype_named(variant.autocast_dtype) if variant.autocast_dtype else None,
+            autocast_named(variant.autocast_dtype),
             machine,
         )
     except (ValueError, RuntimeError, AssertionError) as error:  # the last is how torch says that it has no CUDA

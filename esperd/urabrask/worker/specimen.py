@@ -6,7 +6,6 @@ found again.
 
 import contextlib
 import copy
-import ctypes
 import math
 import os
 import shutil
@@ -22,7 +21,7 @@ from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.kernels.kernel import Kernel
 from esperd.kasmina.kernels.machine import Machine
 from esperd.kasmina.kernels.opening import open_kernel
-from esperd.kasmina.kernels.variant import dtype_named
+from esperd.kasmina.kernels.variant import autocast_named, dtype_named
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernel_documents import (
     MANIFEST_DOMAIN,
@@ -67,7 +66,7 @@ class Specimen:
         variant = manifest.variant
         self.dtype = dtype_named(variant.dtype)
         self.weight_dtype = dtype_named(variant.weight_dtype)
-        self.autocast_dtype = dtype_named(variant.autocast_dtype) if variant.autocast_dtype else None
+        self.autocast_dtype = autocast_named(variant.autocast_dtype)
 
     def open(self, folder: Path | None = None) -> Kernel:
         """Open one of its copies, the first if none is named, in the order of trust."""
@@ -137,27 +136,3 @@ def make_copies(folder: Path, manifest: KernelManifest, into: Path, number: int)
         for file in manifest.files.values():
             shutil.copyfile(folder / file.name, own / file.name)
     return Copies(folders, secret)
-
-
-class _Mallinfo2(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    )  # fmt: skip
-
-
-def allocated_bytes(device: torch.device) -> int:
-    """What is allocated in this moment: by malloc, and of the GPU's memory by torch."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = _Mallinfo2
-    found = mallinfo2()
-    on_device = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    return int(found.uordblks) + int(found.hblkhd) + int(on_device)
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is really there."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
