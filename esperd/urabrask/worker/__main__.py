@@ -18,6 +18,7 @@ from esperd.leyline.kernel_documents import MANIFEST_NAME, read_manifest
 from esperd.urabrask.worker import equality, memory, must_fail, opening, speed, steps
 from esperd.urabrask.worker.channel import Channel, Stopped
 from esperd.urabrask.worker.confinement import confine, limit
+from esperd.urabrask.worker.sight import hide_files
 from esperd.urabrask.worker.specimen import Specimen, make_copies
 
 NUM_COPIES = 7
@@ -76,6 +77,7 @@ def _try_out(order: Order, channel: Channel) -> None:
     specimen = Specimen(manifest, make_copies(order.folder, manifest, Path.cwd(), NUM_COPIES), descriptor, machine)
     _warm_torch(specimen)
     before = set(sys.modules)
+    hide_files(Path.cwd())
     why_not = confine(on_cuda=on_cuda)
     channel.measured("confinement", 1 if why_not else 0, why_not)
     if why_not:
