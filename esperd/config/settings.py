@@ -282,7 +282,7 @@ class KernelSettings:
     max_step_ratio: float = 1.0
     """Time of a training step against the eager module's above which a kernel is quarantined."""
     max_load_ms: float = 10.0
-    """Median time to open it above which it is quarantined."""
+    """Time to open it, in the quicker quarter of several tries, above which it is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)

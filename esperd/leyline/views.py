@@ -117,7 +117,7 @@ class SeedView:
     kernel_artifact_id: str = ""
     """The kernel that it computes by; empty while it runs its eager module."""
     kernel_note: str = ""
-    """Why it runs eager, or what its kernel waits for; empty while it runs one."""
+    """Why it runs eager, always or where its kernel does not fit; empty otherwise."""
     refuses_kernels: bool = False
     """A command put it back to its eager module: the daemon swaps no kernel in by itself."""
     prewarm_ms: float = 0.0

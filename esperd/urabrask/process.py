@@ -1,5 +1,4 @@
-"""The process in which a kernel is opened for the first time: started fresh, limited, listened to, and ended with all
-that belongs to it.
+"""The process in which a kernel is opened for the first time: started, listened to, and ended with all it has started.
 
 Event loop only. Knows a command line, lines of JSON, and how a process can end; what the lines mean is `judge.py`'s
 affair. The process gets no key, no path with programs, no compiler and a directory of its own; from there on it limits
@@ -35,8 +34,6 @@ class Ending:
 
     messages: tuple[Mapping[str, Any], ...]
     """What it said, in order; lines that are none are left out."""
-    num_garbled: int
-    """Lines that were no message."""
     status: int
     """Its exit status; the negative number of the signal that ended it."""
     is_timed_out: bool
@@ -88,7 +85,7 @@ async def run(order: Mapping[str, Any], folder: Path, timeout_s: float, *, comma
     finally:
         await _end(process)
     status = process.returncode or 0
-    return Ending(tuple(heard.messages), heard.num_garbled, status, is_timed_out, "\n".join(heard.last_words))
+    return Ending(tuple(heard.messages), status, is_timed_out, "\n".join(heard.last_words))
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -120,16 +117,16 @@ class _Heard:
 
     def __init__(self) -> None:
         self.messages: list[Mapping[str, Any]] = []
-        self.num_garbled = 0
+        self._num_garbled = 0
         self.last_words: deque[str] = deque(maxlen=LAST_WORDS)
 
     async def listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while len(self.messages) + self.num_garbled < MAX_LINES:
+        while len(self.messages) + self._num_garbled < MAX_LINES:
             try:
                 line = await process.stdout.readline()
             except ValueError:  # a line beyond every measure
-                self.num_garbled += 1
+                self._num_garbled += 1
                 continue
             if not line:
                 return
@@ -154,7 +151,7 @@ class _Heard:
         if isinstance(message, dict):
             self.messages.append(message)
         else:
-            self.num_garbled += 1
+            self._num_garbled += 1
 
 
 async def _tell(process: asyncio.subprocess.Process, order: Mapping[str, Any]) -> None:

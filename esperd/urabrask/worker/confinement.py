@@ -133,13 +133,14 @@ def _program(architecture: int, numbers: Mapping[str, int], *, may_write: bool) 
     # Without these the C library does with older calls, whose arguments can be looked at.
     for name in ("clone3", "openat2"):
         program += _when(numbers[name], [(_RETURN, 0, 0, _ERRNO | errno.ENOSYS)])
-    program += _when(numbers["clone"], _unless((_ANY_BIT, CLONE_THREAD), argument=0))
-    program += _when(numbers["tgkill"], _unless((_EQUAL, os.getpid()), argument=0))
-    program += _when(numbers["prlimit64"], _unless((_EQUAL, 0), argument=0))  # another's limits would be its end
+    program += _when(numbers["clone"], _kill_if((_ANY_BIT, CLONE_THREAD), argument=0, passed=False))
+    program += _when(numbers["tgkill"], _kill_if((_EQUAL, os.getpid()), argument=0, passed=False))
+    # Another's limits would be its end.
+    program += _when(numbers["prlimit64"], _kill_if((_EQUAL, 0), argument=0, passed=False))
     if not may_write:
         for name, argument in (("open", 1), ("openat", 2)):
             if name in numbers:
-                program += _when(numbers[name], _if((_ANY_BIT, _WRITES), argument=argument))
+                program += _when(numbers[name], _kill_if((_ANY_BIT, _WRITES), argument=argument, passed=True))
     for name, number in numbers.items():
         if name not in _WITH_RULES_OF_THEIR_OWN:
             program += _when(number, [(_RETURN, 0, 0, _KILL)])
@@ -150,21 +151,12 @@ def _when(number: int, body: Sequence[Instruction]) -> list[Instruction]:
     return [(_EQUAL, 0, len(body), number), *body]
 
 
-def _unless(test: tuple[int, int], argument: int) -> list[Instruction]:
-    """Kill unless the low half of the argument passes the test."""
+def _kill_if(test: tuple[int, int], *, argument: int, passed: bool) -> list[Instruction]:
+    """Kill where the low half of an argument passes the test, or where it does not; allow the others."""
+    code, operand = test
     return [
         (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument),
-        (test[0], 1, 0, test[1]),
-        (_RETURN, 0, 0, _KILL),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
-
-
-def _if(test: tuple[int, int], argument: int) -> list[Instruction]:
-    """Kill if the low half of the argument passes the test."""
-    return [
-        (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument),
-        (test[0], 0, 1, test[1]),
+        (code, 0, 1, operand) if passed else (code, 1, 0, operand),
         (_RETURN, 0, 0, _KILL),
         (_RETURN, 0, 0, _ALLOW),
     ]

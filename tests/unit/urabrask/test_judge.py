@@ -47,7 +47,7 @@ GOOD = {rule.name: 0.0 for rule in RULES} | {
 def ending(measured: Mapping[str, float], *rest: Mapping[str, Any], **changes: Any) -> Ending:
     messages = [{"kind": "began", "trial": "equality"}]
     messages += [{"kind": "measured", "name": name, "value": value, "detail": name} for name, value in measured.items()]
-    how = Ending((*messages, *(rest or ({"kind": "done"},))), 0, 0, False, "")
+    how = Ending((*messages, *(rest or ({"kind": "done"},))), 0, False, "")
     return replace(how, **changes)
 
 
