@@ -6,7 +6,7 @@ see, and what a person should know of becomes a notice.
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from esperd.urza.stored import Cause, CompilationReport, KernelChange, LibraryLi
 
 PART_BYTES = 256 << 10
 """Of a library in one message of a download."""
+MAX_DOWNLOADS = 8
+"""At once: each holds a library in memory, which its reader may be slow to take. Others wait."""
 TIDY_S = 60.0
 """How often quota and age are looked at, besides at each upload."""
 DAY_S = 86_400.0
@@ -84,6 +86,7 @@ class KernelDesk:
         self._tell = tell
         self._clock = clock
         self._log = log
+        self._downloads = asyncio.Semaphore(MAX_DOWNLOADS)
         self._chores: set[asyncio.Task[Any]] = set()
         self._next_tidy_s = 0.0
 
@@ -169,12 +172,17 @@ class KernelDesk:
         """All that proves a kernel. Raises EsperdError KERNEL_UNKNOWN."""
         return self._library.library.find(artifact_id).documents
 
-    async def read(self, artifact_id: str) -> AsyncIterator[DownloadPart]:
-        """The parts of a kernel's libraries, each library proven before its first part. Raises EsperdError."""
-        for role in sorted(self._library.library.find(artifact_id).manifest.files):
-            data = await self._library.do(partial(Library.read_library, artifact_id=artifact_id, role=role))
-            for offset in range(0, len(data), PART_BYTES):
-                yield DownloadPart(role, offset, data[offset : offset + PART_BYTES])
+    async def read(self, artifact_id: str) -> AsyncGenerator[DownloadPart]:
+        """The parts of a kernel's libraries, each library proven before its first part. Raises EsperdError.
+
+        Close it: others may wait for their turn.
+        """
+        roles = sorted(self._library.library.find(artifact_id).manifest.files)
+        async with self._downloads:
+            for role in roles:
+                data = await self._library.do(partial(Library.read_library, artifact_id=artifact_id, role=role))
+                for offset in range(0, len(data), PART_BYTES):
+                    yield DownloadPart(role, offset, data[offset : offset + PART_BYTES])
 
     async def verify(self, artifact_id: str) -> tuple[str, ...]:
         """What is wrong with a kernel's bytes and documents; corrupt ones are removed."""

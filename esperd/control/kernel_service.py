@@ -3,7 +3,9 @@
 Event loop only. What blocks (files, digests, the validator) is the desk's; here requests are read and answers worded.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import TypeVar
 
 from esper.leyline.v1 import kernel_pb2
 from esper.leyline.v1 import kernel_service_pb2 as pb
@@ -29,7 +31,10 @@ from esperd.urza.stored import StoredKernel
 _SERVICE = "/esper.leyline.v1.KernelService/"
 UPLOAD_KERNEL = _SERVICE + "UploadKernel"
 PAGE_ROWS = 100
-"""Of a list that asks for no other size, and of each message with which a watch begins."""
+"""Of a list that asks for no other size, and of each message of a watch at most."""
+PAGE_BYTES = 2 << 20
+"""Of rows in one message at most, but for one row alone: clients take 4 MiB unless they say otherwise."""
+PartT = TypeVar("PartT")
 
 
 class KernelService:
@@ -70,10 +75,11 @@ class KernelService:
         num_rows = request.page_size or PAGE_ROWS
         rows = list(_chosen(self._board.rows, request))
         start = _start(rows, request.page_token)
-        page = rows[start : start + num_rows]
+        page = next(pages((kernel_message(row) for row in rows[start:]), num_rows, kernel_pb2.Kernel.ByteSize), [])
+        is_last = start + len(page) >= len(rows)
         return pb.ListKernelsResponse(
-            kernels=[kernel_message(row) for row in page],
-            next_page_token=page[-1].name if start + num_rows < len(rows) else "",
+            kernels=page,
+            next_page_token="" if is_last else page[-1].artifact_id or page[-1].variant_key,
             stored_bytes=self._desk.stored_bytes,
             quota_bytes=self._desk.settings.quota_bytes,
             resident_bytes=self._board.resident_bytes,
@@ -98,22 +104,22 @@ class KernelService:
         last = pb.WatchKernelsResponse(is_complete=True).SerializeToString()
         # Subscribed before the first await: what changes while the opening is sent comes after it.
         with self._board.subscribe(states) as subscription:
-            parts = self._board.opening(states)
-            for start in range(0, len(parts), PAGE_ROWS):
-                await send(b"".join(parts[start : start + PAGE_ROWS]))
+            for page in pages(self._board.opening(states), PAGE_ROWS, len):
+                await send(b"".join(page))
             await send(last)
             try:
                 async for delivery in subscription:
-                    if delivery.items:
-                        await send(b"".join(item.data for item in delivery.items) + last)
+                    for page in pages((item.data for item in delivery.items), PAGE_ROWS, len):
+                        await send(b"".join(page) + last)
             except FeedClosed:
                 await send(pb.WatchKernelsResponse(draining=True).SerializeToString())
 
     async def download_kernel(self, _: Call, request: pb.DownloadKernelRequest, send: Send) -> None:
         """Every library, in parts."""
-        async for part in self._desk.read(request.artifact_id):
-            message = pb.DownloadKernelResponse(role=wire(part.role), offset=part.offset, data=part.data)
-            await send(message.SerializeToString())
+        async with aclosing(self._desk.read(request.artifact_id)) as parts:
+            async for part in parts:
+                message = pb.DownloadKernelResponse(role=wire(part.role), offset=part.offset, data=part.data)
+                await send(message.SerializeToString())
 
     # Those who compile
 
@@ -181,6 +187,21 @@ class KernelService:
         asked = parse(pb.PinKernelPayload, data)
         row = await self._desk.pin(asked.artifact_id, pinned=asked.pinned)
         return pb.PinKernelResponse(kernel=kernel_message(row))
+
+
+def pages(parts: Iterable[PartT], max_parts: int, num_bytes_of: Callable[[PartT], int]) -> Iterator[list[PartT]]:
+    """The parts of messages that are neither too many nor too large; none when there are no parts."""
+    page: list[PartT] = []
+    page_bytes = 0
+    for part in parts:
+        num_bytes = num_bytes_of(part)
+        if page and (len(page) == max_parts or page_bytes + num_bytes > PAGE_BYTES):
+            yield page
+            page, page_bytes = [], 0
+        page.append(part)
+        page_bytes += num_bytes
+    if page:
+        yield page
 
 
 def _blueprints(snapshot: Snapshot, site: str) -> list[pb.BlueprintDescriptor]:

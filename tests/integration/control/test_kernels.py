@@ -19,6 +19,7 @@ from esper.leyline.v1.kernel_service_pb2_grpc import KernelServiceStub
 
 from esperd.config.reloadable import RELOADABLE
 from esperd.config.settings import KernelSettings
+from esperd.control.kernel_desk import MAX_DOWNLOADS
 from esperd.leyline.kernels import KernelClosed, variant_key
 from esperd.leyline.views import BreakerView, NoticeEvent
 from esperd.leyline.vocabulary import BreakerState, HandlingClass
@@ -121,6 +122,24 @@ async def test_from_upload_to_seed(kernels: Theatre, tmp_path: Path) -> None:
     local = kernels.directory / "kernels" / "local" / files.artifact_id
     assert local.is_dir()
     assert not list((kernels.directory / "kernels" / "scratch").iterdir())
+
+
+async def test_downloads_take_turns(kernels: Theatre, tmp_path: Path) -> None:
+    """Each holds a library in memory for as long as its reader likes, so there are only so many at once."""
+    files, desk = write_kernel(tmp_path / "k"), kernels.server.parts.kernels.desk
+    async with client_of(kernels) as client:
+        await client.upload_kernel(files)
+    slow = [desk.read(files.artifact_id) for _ in range(MAX_DOWNLOADS)]
+    for one in slow:
+        await anext(one)
+    late = desk.read(files.artifact_id)
+    waiting = asyncio.ensure_future(anext(late))
+    await asyncio.wait([waiting], timeout=0.1)
+    assert not waiting.done()
+    await slow[0].aclose()
+    assert (await waiting).offset == 0
+    for one in (*slow, late):
+        await one.aclose()
 
 
 async def test_a_watch_begins_with_everything(kernels: Theatre, tmp_path: Path) -> None:
