@@ -62,9 +62,10 @@ def open_store(configured: str, default: Path) -> Store:
     return UrlStore(configured)
 
 
-def unavailable(place: str, error: Exception) -> EsperdError:
-    """The catalogue's error for a store that cannot be used."""
+def unavailable(place: str, error: Exception, hidden: str = "") -> EsperdError:
+    """The catalogue's error for a store that cannot be used; `hidden` is told to nobody."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = text.replace(hidden, "***") if hidden else text
     return EsperdError("KERNEL_STORE_UNAVAILABLE", path=place, detail=text or type(error).__name__)
 
 

@@ -31,6 +31,12 @@ class UrlStore:
         scheme, _, rest = self._url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2]}"
 
+    @property
+    def _password(self) -> str:
+        """What of the URL nobody is shown: clients, and the log, read how a store failed."""
+        user, _, password = self._url.partition("://")[2].rpartition("@")[0].partition(":")
+        return password or user
+
     def folders(self) -> dict[str, dict[str, int]]:
         """Every folder with its files."""
         found: dict[str, dict[str, int]] = {}
@@ -112,4 +118,4 @@ class UrlStore:
         except FileNotFoundError:
             raise
         except Exception as error:  # every file system of fsspec raises errors of its own
-            raise unavailable(self.place, error) from error
+            raise unavailable(self.place, error, hidden=self._password) from error

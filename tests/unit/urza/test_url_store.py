@@ -26,6 +26,7 @@ class Unreliable(MemoryFileSystem):  # type: ignore[misc]
     pseudo_dirs: ClassVar[list[str]] = [""]
     fails_at: ClassVar[int] = 0
     num_made: ClassVar[int] = 0
+    words: ClassVar[str] = "connection reset"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,7 +36,7 @@ class Unreliable(MemoryFileSystem):  # type: ignore[misc]
         type(self).fails_at -= 1
         if self.fails_at == 0:
             super().pipe_file(path, value[: len(value) // 2], mode, **kwargs)
-            raise BackendError("connection reset")
+            raise BackendError(self.words)
         super().pipe_file(path, value, mode, **kwargs)
 
 
@@ -73,9 +74,15 @@ def test_nobody_connects_before_it_is_needed(tmp_path: Path, url: str) -> None:
     assert Unreliable.num_made == 1
 
 
-def test_a_password_is_not_shown(tmp_path: Path) -> None:
-    """Neither in a message nor to clients."""
+def test_a_password_is_not_shown(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a message nor to clients, nor in what a backend says of its URL."""
     assert open_store("memory://me:secret@host/kernels", tmp_path).place == "memory://host/kernels"
+    store = open_store(url.replace("://", "://me:secret@"), tmp_path)
+    monkeypatch.setattr(Unreliable, "words", "no answer from https://me:secret@kernels/manifest.binpb")
+    Unreliable.fails_at = 1
+    with pytest.raises(EsperdError, match="no answer from https://") as caught:
+        store.write("a", "manifest.binpb", [b"x"])
+    assert "secret" not in caught.value.message
 
 
 def test_a_listing_that_was_remembered(tmp_path: Path, url: str, world: World) -> None:
