@@ -5,10 +5,7 @@ The command line of the policy process: options in, one line per decision out. T
 
 import asyncio
 import json
-import logging
-import os
 import random
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -16,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import structlog
 
 from esper import numbers
 from esper.address import POLICY_KEYS, Target, TlsPaths, find_target, tls_options
+from esper.at_work import set_up_log, state_directory
 from esper.failures import run_reporting
 from esper.tamiyo.agent import Agent, Answer
 from esper.tamiyo.decision import Policy, PolicyCommand
@@ -94,7 +91,7 @@ def run(
     Takes the lease of the run, decides on each state packet before its deadline, comes back when the daemon restarts,
     and leaves with exit code 0 when the run has finished or a SIGTERM asks for it.
     """
-    _set_up_log(log_level)
+    set_up_log(log_level)
     rng = random.Random(random_seed)
     try:
         policy = make_policy(
@@ -110,7 +107,7 @@ def run(
         raise click.BadParameter(str(error), param_hint="--policy") from error
     risk = RiskSettings(on_pause="run" if on_risk_pause == "run" else "growth")
     settings = RunnerSettings(advise, packet_every, connect_timeout, reconnect_timeout)
-    directory = state_dir or default_state_directory()
+    directory = state_dir or state_directory("tamiyo")
 
     def work() -> None:
         target = find_target(address, key, POLICY_KEYS, TlsPaths(tls_ca, tls_cert, tls_key))
@@ -141,15 +138,6 @@ def _runner(
         tell=_TELLERS[output],
         monotonic=time.monotonic,
     )
-
-
-def default_state_directory() -> Path:
-    """The state directory that systemd gave, else the user's."""
-    given = os.environ.get("STATE_DIRECTORY")
-    if given:
-        return Path(given.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "esper" / "tamiyo"
 
 
 def _greeter(policy_name: str, advise: bool, output: str) -> Greet:
@@ -205,17 +193,3 @@ def describe(command: PolicyCommand) -> str:
     if "blueprint_id" in values:
         return f"{verb} {values['blueprint_id']} at {values['site']}"
     return f"{verb} seed {values['seed_id']}" if "seed_id" in values else verb
-
-
-def _set_up_log(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )

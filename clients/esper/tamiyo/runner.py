@@ -5,16 +5,16 @@ missed, nothing else: the state packet of the next session says where the run st
 """
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from esper.address import Target
+from esper.at_work import Patience, until_asked_to_leave
 from esper.client.aio import AsyncClient
 from esper.client.attempts import backoff_s
-from esper.client.errors import LeylineError, Unreachable
+from esper.client.errors import LeylineError
 from esper.tamiyo.agent import Agent
 from esper.tamiyo.session import End, Greet, Tell, attend
 
@@ -57,10 +57,7 @@ class Runner:
         self._settings = settings
         self._greet = greet
         self._tell = tell
-        self._monotonic = monotonic
-        self._patience_ends_s = monotonic() + settings.connect_s
-        self._was_open = False
-        self._num_failures = 0
+        self._patience = Patience(settings.connect_s, settings.reconnect_s, PASSING, monotonic=monotonic, log=_log)
 
     async def run(self) -> None:
         """Work until the run is over or a signal asks to leave.
@@ -68,19 +65,9 @@ class Runner:
         Raises:
             LeylineError: the daemon refused for good, or did not come back in time.
         """
-        work = asyncio.create_task(self._work(), name="policy")
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
         try:
-            await work
-        except asyncio.CancelledError:
-            if not work.cancelled():
-                raise
-            _log.info("asked to leave")
+            await until_asked_to_leave(self._work(), _log)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
             self._agent.close()
 
     async def _work(self) -> None:
@@ -102,23 +89,8 @@ class Runner:
                 _log.info("the daemon drains, coming back")
                 await asyncio.sleep(backoff_s(1))
             except LeylineError as error:
-                await self._wait_or_give_up(error)
+                await self._patience.wait(error)
 
     def _opened(self, run_id: str) -> None:
-        self._num_failures = 0
-        self._was_open = True
+        self._patience.opened()
         self._greet(run_id)
-
-    async def _wait_or_give_up(self, error: LeylineError) -> None:
-        if self._was_open:
-            self._was_open = False
-            self._patience_ends_s = self._monotonic() + self._settings.reconnect_s
-        passing = isinstance(error, Unreachable) or error.reason in PASSING or error.retry_after_s is not None
-        self._num_failures += 1
-        wait_s = max(backoff_s(self._num_failures), error.retry_after_s or 0.0)
-        if not passing or self._monotonic() + wait_s > self._patience_ends_s:
-            raise error
-        # Said aloud once: a daemon that restarts is away for many tries.
-        say = _log.warning if self._num_failures == 1 else _log.info
-        say("no session", reason=error.reason, message=error.message, wait_s=round(wait_s, 1))
-        await asyncio.sleep(wait_s)

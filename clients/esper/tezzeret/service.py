@@ -6,16 +6,16 @@ is made meanwhile is delivered when it is back.
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import structlog
 
 from esper.address import Target
+from esper.at_work import Patience, until_asked_to_leave
 from esper.client.aio import AsyncClient
 from esper.client.attempts import backoff_s
-from esper.client.errors import LeylineError, Unreachable
+from esper.client.errors import LeylineError
 from esper.client.kernel_files import KernelFiles
 from esper.tezzeret.agent import Agent, Report
 from esper.tezzeret.queue import Job
@@ -70,16 +70,16 @@ class Service:
         self._worker = worker
         self._settings = settings
         self._greet = greet
-        self._monotonic = monotonic
         self._news = asyncio.Event()
         """Set when something may be begun."""
         self._knows = asyncio.Event()
         """Set once a daemon has told what it wants: what an earlier one wanted is not compiled."""
         self._ready = asyncio.Event()
         """Set when something is to be delivered."""
-        self._patience_ends_s = monotonic() + settings.connect_s
-        self._was_open = False
-        self._num_failures = 0
+        self._patience = Patience(
+            settings.connect_s, settings.reconnect_s, PASSING, least_after_refusal_s=REFUSED_S, monotonic=monotonic,
+            log=_log,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Work until a signal asks to leave.
@@ -88,19 +88,7 @@ class Service:
             LeylineError: the daemon refused for good, or did not come back in time.
             OSError, sqlite3.Error: the work directory cannot be used.
         """
-        work = asyncio.create_task(self._work(), name="tezzeret")
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
-        try:
-            await work
-        except asyncio.CancelledError:
-            if not work.cancelled():
-                raise
-            _log.info("asked to leave")
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        await until_asked_to_leave(self._work(), _log)
 
     async def _work(self) -> None:
         compiling = [self._compile_for_ever() for _ in range(self._settings.num_jobs)]
@@ -145,14 +133,13 @@ class Service:
                 _log.info("the daemon drains, coming back")
                 await asyncio.sleep(backoff_s(1))
             except LeylineError as error:
-                await self._wait_or_give_up(error)
+                await self._patience.wait(error)
 
     async def _watch(self, client: AsyncClient) -> None:
         """Take in what is wanted until the daemon ends the stream."""
         self._agent.begin_watch()
         async for response in client.watch_kernels(reconnect_s=0.0):
-            self._was_open = True
-            self._num_failures = 0
+            self._patience.opened()
             self._agent.take(response.kernels)
             if response.is_complete:
                 self._agent.watch_is_complete()
@@ -206,21 +193,6 @@ class Service:
             self._worker.clear(key)
         self._news.set()
         return False
-
-    async def _wait_or_give_up(self, error: LeylineError) -> None:
-        if self._was_open:
-            self._was_open = False
-            self._patience_ends_s = self._monotonic() + self._settings.reconnect_s
-        passing = isinstance(error, Unreachable) or error.reason in PASSING or error.retry_after_s is not None
-        self._num_failures += 1
-        refused_s = 0.0 if isinstance(error, Unreachable) else REFUSED_S
-        wait_s = max(backoff_s(self._num_failures), refused_s, error.retry_after_s or 0.0)
-        if not passing or self._monotonic() + wait_s > self._patience_ends_s:
-            raise error
-        # Said aloud once: a daemon that restarts is away for many tries.
-        say = _log.warning if self._num_failures == 1 else _log.info
-        say("no session", reason=error.reason, message=error.message, wait_s=round(wait_s, 1))
-        await asyncio.sleep(wait_s)
 
 
 async def _until_one_ends(*works: Coroutine[None, None, None]) -> None:
