@@ -46,6 +46,7 @@ class Kernel:
         self.manifest = manifest
         self.report = report
         self.device = device
+        self._runners = runners
         self.forward = runners[KernelFileRole.FORWARD].run
         self.backward = runners[KernelFileRole.BACKWARD].run
         self.parameter_backward = runners[KernelFileRole.PARAMETER_BACKWARD].run
@@ -94,13 +95,16 @@ class Kernel:
         """Whether the kernel may compute this activation, here and now."""
         return not self.misfit(x)
 
-    def warm_up(self) -> None:
+    def warm_up(self, through: Mapping[KernelFileRole, Runner] | None = None) -> None:
         """One forward and both backwards at the batch size that it was compiled at, on made-up numbers.
 
         After it no first call of a seed is slower than the others. Draws nothing from random generators unless the
         kernel does. Raises whatever the libraries raise.
+
+        Args:
+            through: another way to call the same libraries; the kernel's own unless given.
         """
-        manifest = self.manifest
+        manifest, runners = self.manifest, self._runners if through is None else through
         with torch.inference_mode(), torch._C._DisableAutocast():
             inputs = [
                 torch.zeros(
@@ -110,11 +114,11 @@ class Kernel:
                 )
                 for one in manifest.inputs
             ]
-            outputs = self.forward(inputs)
+            outputs = runners[KernelFileRole.FORWARD].run(inputs)
             saved = [inputs[index] if is_input else outputs[index] for is_input, index in self.saved]
             gradient = torch.zeros_like(outputs[self.output_index])
-            self.backward([*saved, gradient])
-            self.parameter_backward([*saved, gradient])
+            runners[KernelFileRole.BACKWARD].run([*saved, gradient])
+            runners[KernelFileRole.PARAMETER_BACKWARD].run([*saved, gradient])
 
 
 class Joined:

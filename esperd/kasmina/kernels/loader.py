@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from esperd.bridge.kernel_orders import KernelOrders
+from esperd.kasmina.kernels import native
 from esperd.kasmina.kernels.kernel import Kernel
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelLoaded, KernelOrder
@@ -83,7 +84,7 @@ class KernelLoader:
                 detail = f"its folder holds {kernel.artifact_id}"
                 raise EsperdError("KERNEL_CORRUPT", artifact_id=order.artifact_id, detail=detail)
             opened_s = self._clock()
-            self._warm_up(kernel)
+            self._warm_up(kernel, Path(order.folder))
         except EsperdError as error:
             return Fetched(order, KernelLoaded(order.artifact_id, error.reason, error.message), None)
         except Exception as error:  # noqa: BLE001 - a native library may raise anything; the order must be answered
@@ -94,11 +95,12 @@ class KernelLoader:
         loaded = KernelLoaded(order.artifact_id, "", "", load_ms, prewarm_ms, kernel.resident_bytes)
         return Fetched(order, loaded, kernel)
 
-    def _warm_up(self, kernel: Kernel) -> None:
+    def _warm_up(self, kernel: Kernel, folder: Path) -> None:
         if kernel.manifest.draws_random:
             return  # its draws would come from training's own generator
         if self._device.type != "cuda":
-            kernel.warm_up()
+            with native.libraries({role: folder / file.name for role, file in kernel.manifest.files.items()}) as found:
+                kernel.warm_up(found)
             return
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch does not type it
         with torch.cuda.stream(stream):

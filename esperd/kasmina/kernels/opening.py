@@ -4,7 +4,6 @@ Loader thread, or the training thread while it catches up. The order of trust: r
 report, the machine, and only then open. No pickle, no compiler and no Python code is on this path.
 """
 
-import ctypes
 import hashlib
 import hmac
 import os
@@ -15,13 +14,10 @@ import torch
 
 from esperd.kasmina.kernels.kernel import Kernel, Runner
 from esperd.kasmina.kernels.machine import Machine
+from esperd.kasmina.kernels.native import held_open
 from esperd.leyline import kernel_documents
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelDocuments, KernelFile, KernelManifest
-
-_SYSTEM = ctypes.CDLL(None)
-_SYSTEM.dlopen.argtypes, _SYSTEM.dlopen.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
-_SYSTEM.dlclose.argtypes, _SYSTEM.dlclose.restype = [ctypes.c_void_p], ctypes.c_int
 
 
 class Trust(Protocol):
@@ -111,12 +107,8 @@ def _opened(path: Path, device: torch.device) -> Runner:
     The system opens it first, in a call that lets other threads run: torch's own call keeps the interpreter to itself,
     some milliseconds that training would wait, and then finds the library open.
     """
-    handle = _SYSTEM.dlopen(str(path).encode(), os.RTLD_NOW | os.RTLD_LOCAL)
-    try:
+    with held_open(path):  # if it does not open, torch says why
         return _runner(path, device)
-    finally:
-        if handle:  # else torch has said why
-            _SYSTEM.dlclose(handle)
 
 
 def _runner(path: Path, device: torch.device) -> Runner:
