@@ -14,6 +14,7 @@ import click
 from esper.client.credentials import Credentials
 from esper.failures import Failed, run_reporting
 from esper.text import plain
+from esper.tezzeret.cxx import require_cxx
 from esperd.leyline.kernel_documents import (
     MANIFEST_DOMAIN,
     MANIFEST_NAME,
@@ -90,6 +91,7 @@ def compile_by_hand(
         credentials = Credentials.load(key) if key is not None else None
         if (folder / MANIFEST_NAME).exists():
             raise Failed(f"{folder}: there is a kernel already; name another directory")
+        require_cxx()
         shape = (batch_size or site.shape[0], *site.shape[1:])
         data = _compiled(blueprint_id, SiteSpec(shape, site.dtype, site.autocast_dtype), values, strategy, device_type,
                          folder)  # fmt: skip

@@ -7,9 +7,6 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import logging
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,16 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import structlog
 
 from esper import numbers
 from esper.address import Target, TlsPaths, find_target, tls_options
+from esper.at_work import set_up_log, state_directory
 from esper.client.errors import local_error
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import kernel_pb2
 from esper.text import plain
 from esper.tezzeret.agent import Agent, Happening, Machine
 from esper.tezzeret.breaker import Breaker
+from esper.tezzeret.cxx import require_cxx
 from esper.tezzeret.queue import Queue, Stage
 from esper.tezzeret.service import Service, ServiceSettings
 from esper.tezzeret.worker import CHILD, Limits, Worker
@@ -89,8 +87,8 @@ def serve(
     compiler that was stopped or killed goes on where it stood. Needs a C++ compiler: g++, or what CXX names. Leaves
     with exit code 0 when a SIGTERM asks for it.
     """
-    _set_up_log(log_level)
-    directory = work_dir or default_work_directory()
+    set_up_log(log_level)
+    directory = work_dir or state_directory("tezzeret")
     limits = Limits(timeout_s, int(memory_gb * 2**30), niceness)
     settings = ServiceSettings(num_jobs, connect_timeout, reconnect_timeout)
 
@@ -98,7 +96,7 @@ def serve(
         target = find_target(address, key, COMPILER_KEYS, TlsPaths(tls_ca, tls_cert, tls_key))
         if target.credentials is None:
             raise local_error("NO_KEY")
-        _require_cxx()
+        require_cxx()
         with _alone_in(directory), _queue_in(directory) as queue:
             if retry_failed:
                 queue.renew_given_up()
@@ -138,21 +136,6 @@ def machines() -> tuple[Machine, ...]:
     except subprocess.TimeoutExpired:
         raise Failed(f"torch did not load within {PROBE_S:g} s. Try again when the machine is less busy.") from None
     return tuple(Machine(**one) for one in json.loads(found.stdout))
-
-
-def default_work_directory() -> Path:
-    """The state directory that systemd gave, else the user's."""
-    given = os.environ.get("STATE_DIRECTORY")
-    if given:
-        return Path(given.split(":")[0])
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "esper" / "tezzeret"
-
-
-def _require_cxx() -> None:
-    name = os.environ.get("CXX", "g++")
-    if shutil.which(name) is None:
-        raise Failed(f"there is no C++ compiler {name}. Install one, or name yours with CXX.")
 
 
 @contextlib.contextmanager
@@ -213,16 +196,3 @@ def _tell_nothing(told: Happening) -> None:
 
 
 _TELLERS: dict[str, Callable[[Happening], None]] = {"text": _tell_text, "json": _tell_json, "none": _tell_nothing}
-
-
-def _set_up_log(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )

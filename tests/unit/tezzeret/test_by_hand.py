@@ -62,3 +62,12 @@ def test_a_key_file_is_read_before_compiling(tmp_path: Path) -> None:
     done = CliRunner().invoke(compile_by_hand, arguments)
     assert done.exit_code == 1
     assert "none.key" in done.output
+
+
+def test_no_compiler_is_told_before_compiling(tmp_path: Path) -> None:
+    """What cannot succeed is not begun, and no other strategy is advised."""
+    arguments = ["residual_mlp", "--site-spec", "8x8", "-o", str(tmp_path / "k")]
+    done = CliRunner(env={"CXX": "no-such-compiler"}).invoke(compile_by_hand, arguments)
+    assert done.exit_code == 1
+    assert "there is no C++ compiler no-such-compiler" in done.output
+    assert "conservative" not in done.output
