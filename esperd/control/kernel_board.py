@@ -77,8 +77,9 @@ class KernelBoard:
                 self._of_fit.setdefault(fit, []).append(kernel.artifact_id)
         self._refresh()
 
-    def keep(self, known: Container[str]) -> None:
-        """Forget the artifacts that the library has forgotten."""
+    def keep(self, known: Container[str], compilations: Container[str]) -> None:
+        """Forget the artifacts, and what compilers said, that the library has forgotten."""
+        self._compilations = {key: told for key, told in self._compilations.items() if key in compilations}
         gone = [artifact_id for artifact_id in self._artifacts if artifact_id not in known]
         for artifact_id in gone:
             self._of_fit[self._fits.pop(artifact_id)].remove(artifact_id)

@@ -264,9 +264,22 @@ class KernelDesk:
         self._swaps.look()
 
     async def _retain(self) -> None:
-        in_use = self._in_use()
-        await self._library.do(lambda library: library.retain(in_use))
-        self._board.keep(self._library.library.kernels)
+        in_use, over = self._in_use(), self._over()
+
+        def retain(library: Library) -> None:
+            library.retain(in_use)
+            for variant_key in over:
+                library.forget_compilation(variant_key)
+
+        await self._library.do(retain)
+        library = self._library.library
+        self._board.keep(library.kernels, library.compilations)
+
+    def _over(self) -> list[str]:
+        """Wishes that a compiler has spoken of, and that nobody has had for a day: runs come and go."""
+        wishes, before_s = self._board.needs.wishes, self._clock() - DAY_S
+        told = self._library.library.compilations.values()
+        return [one.variant_key for one in told if one.variant_key not in wishes and one.update_unix_s < before_s]
 
     def _let_go(self, artifact_id: str) -> None:
         """No seed is given it any more, and none that has it loses it; its private copy goes with it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from esperd.config.settings import KernelSettings
 from esperd.control.kernel_desk import MAX_DOWNLOADS
 from esperd.leyline.kernels import KernelClosed, variant_key
 from esperd.leyline.views import BreakerView, NoticeEvent
-from esperd.leyline.vocabulary import BreakerState, HandlingClass
+from esperd.leyline.vocabulary import BreakerState, HandlingClass, KernelState
 from esperd.oona.records import AuditQuery, CommandQuery
+from esperd.urza.stored import CompilationReport
 from tests.integration.control.kernel_stage import (
     BATCH,
     VARIANT,
@@ -89,6 +91,18 @@ async def test_a_compiler_says_how_it_goes(kernels: Theatre) -> None:
     async with client_of(kernels, "policy") as client:
         assert await reason_of(client.report_compilation(KEY, pb.KERNEL_STATE_COMPILING)) == "PERMISSION_REQUIRED"
     assert await notices(kernels, ["kernel.compile_failed"]) == ["kernel.compile_failed"]
+
+
+async def test_what_a_compiler_said_of_a_wish_that_is_over_is_forgotten(kernels: Theatre) -> None:
+    """A day later: runs come and go, and each has wishes of its own."""
+    parts, library = kernels.server.parts.kernels, kernels.server.parts.around.kernels
+    assert library is not None
+    for key, told_s in (("ab" * 32, 1.0), (KEY, 1.0), ("cd" * 32, time.time())):
+        report = CompilationReport(key, KernelState.COMPILE_FAILED, 1, "no g++", "compiler", told_s)
+        library.library.report_compilation(report)
+    parts.desk._next_tidy_s = 0.0
+    parts.desk.tick()
+    await eventually(lambda: set(library.library.compilations) == {KEY, "cd" * 32})
 
 
 async def test_from_upload_to_seed(kernels: Theatre, tmp_path: Path) -> None:

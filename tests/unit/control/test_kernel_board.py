@@ -129,6 +129,16 @@ def test_a_compiler_that_went_silent_is_not_waited_for(board: KernelBoard, clock
     assert shown(board) == [("", "WANTED")]
 
 
+def test_what_compilers_said_is_forgotten_with_the_library(board: KernelBoard, clock: Clock) -> None:
+    """So that it does not grow with every wish that a run ever had."""
+    board.compiles(CompilationReport(KEY, KernelState.COMPILE_FAILED, 1, "no g++", "compiler", clock.now_s))
+    board.keep([], [KEY])
+    assert board.wish(KEY).state is KernelState.COMPILE_FAILED
+    board.keep([], [])
+    board.set_resident("ab" * 32, 1)
+    assert board.wish(KEY).state is KernelState.WANTED
+
+
 def test_a_removed_kernel_is_wanted_again(board: KernelBoard, clock: Clock, tmp_path: Path) -> None:
     """At once: that its compiler once said that it works on it is over since the kernel came."""
     board.compiles(CompilationReport(KEY, KernelState.COMPILING, 1, "", "compiler", clock.now_s - 60))
@@ -195,5 +205,5 @@ def test_names(board: KernelBoard, tmp_path: Path) -> None:
     assert (board.resident_bytes, board.artifact(kernel.artifact_id).resident) == (700, True)
     board.set_resident(kernel.artifact_id, None)
     assert board.resident_bytes == 0
-    board.keep([])
+    board.keep([], [])
     assert shown(board) == [("", "WANTED")]
