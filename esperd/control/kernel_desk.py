@@ -35,6 +35,8 @@ PART_BYTES = 256 << 10
 """Of a library in one message of a download."""
 MAX_DOWNLOADS = 8
 """At once: each holds a library in memory, which its reader may be slow to take. Others wait."""
+MAX_FAULT_CHARS = 1000
+"""Of what is kept of a kernel's fault: a native library may say much."""
 TIDY_S = 60.0
 """How often quota and age are looked at, besides at each upload."""
 DAY_S = 86_400.0
@@ -302,7 +304,7 @@ class KernelDesk:
 
     def _quarantine(self, artifact_id: str, detail: str) -> None:
         self._swaps.forget(artifact_id)
-        self._begin(self._library.do(lambda library: library.quarantine(artifact_id, detail)))
+        self._begin(self._library.do(lambda library: library.quarantine(artifact_id, detail[:MAX_FAULT_CHARS])))
 
     def _in_use(self) -> frozenset[str]:
         return frozenset(self._board.needs.users) | self._swaps.artifacts

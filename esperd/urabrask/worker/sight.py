@@ -1,4 +1,4 @@
-"""What files the process can still read once it opens a kernel: its own, and those of the programs that it consists of.
+"""What files the process can still reach once it opens a kernel: its own, and those of the programs it consists of.
 
 The validator's own process, main thread, before the first kernel is opened. The daemon's keys lie in files of the same
 user, and its memory is a file as well (`/proc/PID/mem`): Landlock takes both away, for this thread and all that it
@@ -18,20 +18,27 @@ from esperd.urabrask.worker.confinement import PR_SET_NO_NEW_PRIVS
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 """System calls, the same on every machine."""
 PATH_BENEATH = 1
-READ_FILE, READ_DIRECTORY = 1 << 2, 1 << 3
-_SYSTEM = ("/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/etc/ld.so.cache", "/etc/localtime")
+WRITE_FILE, READ_FILE, READ_DIRECTORY = 1 << 1, 1 << 2, 1 << 3
+_DEVICES = ("/proc", "/dev")
+"""The driver of a GPU writes there too; on a CPU nobody writes at all."""
+_SYSTEM = ("/usr", "/lib", "/lib64", "/sys", "/etc/ld.so.cache", "/etc/localtime")
 
 
 def hide_files(own: Path) -> bool:
-    """Read nothing from here on but `own`, Python's and the libraries' directories; returns whether that is so."""
+    """Reach nothing from here on but `own`, Python's and the libraries' directories, and devices.
+
+    Returns whether that is so.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    handled = struct.pack("Q", READ_FILE | READ_DIRECTORY)
+    handled = struct.pack("Q", WRITE_FILE | READ_FILE | READ_DIRECTORY)
     rules = _call(libc, CREATE_RULESET, ctypes.c_char_p(handled), len(handled), 0)
     if rules < 0:
         return False
     try:
-        for path in sorted({str(own), *_SYSTEM, *_of_python(), *_of_libraries()}):
-            _allow(libc, rules, path)
+        for path in sorted({*_SYSTEM, *_of_python(), *_of_libraries()}):
+            _allow(libc, rules, path, READ_FILE | READ_DIRECTORY)
+        for path in (str(own), *_DEVICES):
+            _allow(libc, rules, path, WRITE_FILE | READ_FILE | READ_DIRECTORY)
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             return False
         return _call(libc, RESTRICT_SELF, rules, 0) == 0
@@ -52,13 +59,13 @@ def _of_libraries() -> Iterator[str]:
             yield str(Path("/" + path).parent)
 
 
-def _allow(libc: ctypes.CDLL, rules: int, path: str) -> None:
+def _allow(libc: ctypes.CDLL, rules: int, path: str, access: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # it is not there
     try:
-        access = READ_FILE | READ_DIRECTORY if Path(path).is_dir() else READ_FILE
+        access &= ~0 if Path(path).is_dir() else ~READ_DIRECTORY
         _call(libc, ADD_RULE, rules, PATH_BENEATH, ctypes.c_char_p(struct.pack("=Qi", access, descriptor)), 0)
     finally:
         os.close(descriptor)

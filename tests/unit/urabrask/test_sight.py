@@ -36,6 +36,8 @@ def tried(tmp_path: Path, body: str) -> str:
     [
         "secret.read_text()",
         "os.listdir(secret.parent)",
+        "secret.write_text('mine')",
+        "os.open(secret, os.O_WRONLY | os.O_TRUNC)",
         "open(f'/proc/{os.getppid()}/mem', 'rb')",
     ],
 )
@@ -48,6 +50,7 @@ def test_what_is_the_daemons_is_out_of_sight(tmp_path: Path, body: str) -> None:
     "body",
     [
         "print((own / 'copy').read_text(), end='')",
+        "(own / 'new').write_text('x'); print('mine', file=open('/dev/stdout', 'w'), end='')",
         "import sqlite3, decimal, json.tool; print('mine', end='')",
         "open('/proc/self/statm').read(); print('mine', end='')",
     ],
