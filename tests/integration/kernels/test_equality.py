@@ -17,8 +17,8 @@ from esperd.kasmina.kernels.opening import open_kernel
 from tests.kernels import compiled
 from tests.unit.kasmina.kernels.offered import Witness, offered
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-"""The first run on a machine compiles."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+"""The first test on a machine compiles for all."""
 
 SHAPES = {4: (8, 8, 6, 6), 3: (8, 12, 16), 2: (8, 16)}
 LIMITS = {"": 1e-5, "bfloat16": 1e-2}
@@ -74,13 +74,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def compilations(request: pytest.FixtureRequest) -> Iterator[Mapping[Case, Future[Path]]]:
-    """The kernels of all cases that were chosen, compiled two at a time in the order of the tests."""
+def compilations(request: pytest.FixtureRequest) -> Mapping[Case, Future[Path]]:
+    """The kernels of all chosen cases, compiled two at a time; done before any test: none may leave a process behind."""
     chosen = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
     cases = dict.fromkeys(case for case in chosen if isinstance(case, Case))
     with ThreadPoolExecutor(2) as pool:
-        yield {case: pool.submit(compilation, case) for case in cases}
-        pool.shutdown(cancel_futures=True)
+        return {case: pool.submit(compilation, case) for case in cases}
 
 
 @pytest.fixture
