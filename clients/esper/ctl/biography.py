@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from esper.ctl import words
 from esper.ctl.history import END, Steps, last_of, steps_until
+from esper.ctl.kernel_tables import short
 from esper.ctl.output import number
 from esper.ctl.timelines import cause_in_words
 from esper.leyline.v1 import command_pb2, state_pb2, state_service_pb2, vocabulary_pb2
@@ -112,14 +113,21 @@ def _says_more(facts: Facts, command: command_pb2.Command) -> bool:
 
 
 def _command(command: command_pb2.Command) -> Event:
-    operation = words.operation(command.request.seed_operation.operation).replace("_", " ").lower()
-    is_change = command.request.WhichOneof("payload") == "optimizer_adjustment"
-    values = command.request.optimizer_adjustment.hyperparameters
-    changes = ", ".join(f"{name} = {number(value)}" for name, value in sorted(values.items()))
-    wish = f"set {changes or 'its optimizer back'}" if is_change else operation
     reason = f' because "{command.request.reason}"' if command.request.reason else ""
-    text = f"{command.principal} asked to {wish}{reason} [{command.command_id}]: {_outcome(command)}."
+    text = f"{command.principal} asked to {_wish(command.request)}{reason} [{command.command_id}]: {_outcome(command)}."
     return Event(command.update_time.ToNanoseconds(), command.global_step, command.timeline or 1, text)
+
+
+def _wish(request: command_pb2.AdaptationCommand) -> str:
+    match request.WhichOneof("payload"):
+        case "optimizer_adjustment":
+            values = request.optimizer_adjustment.hyperparameters
+            changes = ", ".join(f"{name} = {number(value)}" for name, value in sorted(values.items()))
+            return f"set {changes or 'its optimizer back'}"
+        case "kernel_swap":
+            name = request.kernel_swap.artifact_id
+            return f"have it compute by kernel {short(name)}" if name else "have it compute by its eager module"
+    return words.operation(request.seed_operation.operation).replace("_", " ").lower()
 
 
 def _outcome(command: command_pb2.Command) -> str:

@@ -85,6 +85,7 @@ def give_past(daemon: SmallDaemon) -> None:
     daemon.restore_points = [point(100), point(200), point(400, good=False), point(390, in_memory=True)]
     daemon.checkpoints = [checkpoint(400, good=False), checkpoint(200), checkpoint(100)]
     rate = commands.CommandOptimizerAdjustment(optimizer_id="host", hyperparameters={"lr": 0.001})
+    swap = commands.CommandKernelSwap(artifact_id="ab" * 32)
     advance = commands.CommandSeedOperation(operation=v.SEED_OPERATION_START_GRAFTING)
     germinate = commands.CommandSeedOperation(
         operation=v.SEED_OPERATION_GERMINATE, blueprint_id="residual_conv", site="conv1"
@@ -97,6 +98,8 @@ def give_past(daemon: SmallDaemon) -> None:
     daemon.past = [
         command(6, 380, "more", seed_operation=germinate, seed_id="4"),
         command(8, 370, "slower", optimizer_adjustment=rate),
+        command(11, 325, "to compare", kernel_swap=commands.CommandKernelSwap(), target_seed_id="3", seed_id="3"),
+        command(10, 322, "a kernel is there for it", kernel_swap=swap, target_seed_id="3", seed_id="3"),
         refused,
         command(4, 300, "it is stable", seed_operation=advance, target_seed_id="1", seed_id="1"),
         command(3, 120, "third", seed_operation=germinate, seed_id="3"),

@@ -265,7 +265,10 @@ def test_the_story_of_a_seed(old: SmallDaemon) -> None:
     ]
     assert lines[-1] == "Now: seed 1 is TRAINING since step 100 (timeline 1), alpha 0.45."
     assert "seed 2 came back as TRAINING" in ctl(old, "log", "--seed", "2", "--why").stdout
-    assert "is TRAINING again, no longer FOSSILIZED" in ctl(old, "log", "--seed", "3", "--why").stdout
+    told = ctl(old, "log", "--seed", "3", "--why").stdout
+    assert "is TRAINING again, no longer FOSSILIZED" in told
+    assert 'asked to have it compute by kernel abababababab because "a kernel is there for it" [p-10]: done.' in told
+    assert 'asked to have it compute by its eager module because "to compare" [p-11]: done.' in told
     lines = ctl(old, "log", "--seed", "4", "--why").stdout.splitlines()
     assert lines[-2].endswith("seed 4 had not germinated then, so it is gone from the run.")
     assert lines[-1] == "Now: seed 4 is not part of the run; a rollback has left it behind."
