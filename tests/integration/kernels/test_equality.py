@@ -75,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def compilations(request: pytest.FixtureRequest) -> Mapping[Case, Future[Path]]:
-    """The kernels of all chosen cases, compiled two at a time; done before any test: none may leave a process behind."""
+    """The kernels of all chosen cases, compiled two at a time, before any test: none may leave a process behind."""
     chosen = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
     cases = dict.fromkeys(case for case in chosen if isinstance(case, Case))
     with ThreadPoolExecutor(2) as pool:

@@ -1,7 +1,7 @@
 """A library's life, killed at one place after another: a process that forks a child for each.
 
 Run as `python -m tests.integration.urza.life DIRECTORY`. It prints one line for each place, and exits 1 at the first
-Run as `python -m tests.integration.urza.life DIRECTORY`. It prints one line for each place, and exits 1 at the first
+after which something promised is gone.
 """
 
 import contextlib
