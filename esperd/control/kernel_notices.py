@@ -8,15 +8,6 @@ from collections.abc import Mapping
 from esperd.leyline.vocabulary import KernelState
 from esperd.urza.stored import Cause, KernelChange
 
-_GONE = {
-    Cause.QUOTA: "the library was full",
-    Cause.AGE: "nobody has used it for long",
-    Cause.CORRUPT: "its bytes are not what its manifest says",
-    Cause.MISSING: "its files are no longer in the store",
-    Cause.ABANDONED: "nobody went on with its upload",
-    Cause.DELETED: "it was deleted",
-}
-
 
 def kernel_notice(change: KernelChange) -> tuple[str, str, str, Mapping[str, str]] | None:
     """Kind, words, level and facts; None where nobody need be told."""
@@ -40,7 +31,5 @@ def kernel_notice(change: KernelChange) -> tuple[str, str, str, Mapping[str, str
             return "kernel.quarantined", f"{name} is quarantined: {kernel.detail}", "warning", facts
         case KernelState.REMOVED:
             is_lost = change.cause in (Cause.CORRUPT, Cause.MISSING)
-            why = _GONE.get(change.cause, str(change.cause))
-            text = f"{name} is gone: {why}{f' ({kernel.detail})' if kernel.detail else ''}"
-            return "kernel.evicted", text, "error" if is_lost else "info", facts
+            return "kernel.evicted", f"{name} is gone: {kernel.detail}", "error" if is_lost else "info", facts
     return None
