@@ -9,8 +9,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from esperd.urza.library import Library
 from esperd.urza.store import Store, open_store
-from tests.unit.urza.samples import World
+from tests.unit.urza.samples import World, library
 
 
 @pytest.fixture
@@ -39,3 +40,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     memory = fsspec.filesystem("memory")
     if memory.exists(root):
         memory.rm(root, recursive=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path, store: Store, world: World) -> Library:
+    """A library that is new."""
+    return library(tmp_path / "run", store, world)

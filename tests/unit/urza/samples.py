@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from esper.leyline.v1 import kernel_pb2 as pb
 
+from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernel_documents import MANIFEST_DOMAIN, REPORT_DOMAIN, artifact_id_of, sign_document, write_report
 from esperd.leyline.kernels import KernelCheck, KernelReport, Signature
 from esperd.leyline.keyring import Key, KeyRing, KeyState
@@ -168,6 +170,13 @@ def offered(into: Library, made: Made, step_ratio: float = 0.8) -> StoredKernel:
     """Upload it and have it found good."""
     upload(into, made)
     return into.offer(made.artifact_id, *report_on(made.artifact_id, step_ratio=step_ratio))
+
+
+def refusal(call: object) -> EsperdError:
+    """What a call is refused with."""
+    with pytest.raises(EsperdError) as caught:
+        call()  # type: ignore[operator]
+    return caught.value
 
 
 def revoked(key: Key) -> Key:

@@ -12,20 +12,21 @@ from esperd.urza.library import UPLOADS_NAME, Library
 from esperd.urza.retention import IDLE_UPLOAD_S, MAX_OWN_UPLOADS
 from esperd.urza.store import Store, open_store
 from esperd.urza.stored import Cause
-from tests.unit.urza.samples import COMPILER, OTHER_COMPILER, ROLES, Made, World, library, make, offered, sign, upload
+from tests.unit.urza.samples import (
+    COMPILER,
+    OTHER_COMPILER,
+    ROLES,
+    Made,
+    World,
+    library,
+    make,
+    offered,
+    refusal,
+    sign,
+    upload,
+)
 
 F = KernelFileRole.FORWARD
-
-
-@pytest.fixture
-def run(tmp_path: Path, store: Store, world: World) -> Library:
-    return library(tmp_path / "run", store, world)
-
-
-def refusal(call: object) -> EsperdError:
-    with pytest.raises(EsperdError) as caught:
-        call()  # type: ignore[operator]
-    return caught.value
 
 
 def received(of: Library, made: Made) -> list[int]:
