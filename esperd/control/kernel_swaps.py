@@ -147,8 +147,8 @@ class KernelSwaps:
         """Whether a seed may be changed over as a client asks.
 
         Raises:
-            EsperdError: KERNEL_UNKNOWN, KERNEL_NOT_OFFERED, KERNEL_MISFIT, KERNEL_BREAKER_OPEN; KERNEL_NOT_RESIDENT,
-                and then it is being fetched.
+            EsperdError: KERNELS_DISABLED, KERNEL_UNKNOWN, KERNEL_NOT_OFFERED, KERNEL_MISFIT, KERNEL_BREAKER_OPEN;
+                KERNEL_NOT_RESIDENT, and then it is being fetched.
         """
         if not command.artifact_id:
             return

@@ -22,8 +22,6 @@ from esperd.urza.validator_key import ValidatorKey
 
 RETRY_S = 60.0
 """After a fault of the validator's own: it says nothing about the kernel, which is tried again."""
-
-
 _PASSES_BY = ("KERNEL_STORE_UNAVAILABLE", "KERNEL_REPORT_INVALID")
 """The store, or the validator's process, could not be used."""
 

@@ -55,11 +55,6 @@ def fit_of(variant: KernelVariant) -> str:
     return variant_key(variant, 0)
 
 
-def computes(seed: SeedView) -> bool:
-    """Whether a seed has a module that a kernel could stand in for."""
-    return seed.variant is not None and seed.stage in _COMPUTES
-
-
 class KernelWishes:
     """Reads what is wanted out of snapshots."""
 
@@ -70,7 +65,7 @@ class KernelWishes:
     def read(self, snapshot: Snapshot) -> Needs:
         """What this snapshot wants."""
         sites = {site.site: site for site in snapshot.sites}
-        seeds = [seed for seed in snapshot.seeds if computes(seed)]
+        seeds = [seed for seed in snapshot.seeds if _computes(seed)]
         computing = {seed.seed_id for seed in seeds}
         self._of_seeds = {number: known for number, known in self._of_seeds.items() if number in computing}
         of_seeds = {seed.seed_id: wish for seed in seeds for wish in self._seed_wish(seed, sites.get(seed.site))}
@@ -103,6 +98,11 @@ class KernelWishes:
             wish = _wish(seed.variant, site, tiers.get(seed.blueprint_id, BlueprintTier.UNSPECIFIED))
             known = self._of_seeds[seed.seed_id] = (seed.variant, site.batch_size, wish)
         yield known[2]
+
+
+def _computes(seed: SeedView) -> bool:
+    """Whether a seed has a module that a kernel could stand in for."""
+    return seed.variant is not None and seed.stage in _COMPUTES
 
 
 def _offered(site: SiteView) -> Iterator[Wish]:
