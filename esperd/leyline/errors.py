@@ -105,7 +105,7 @@ _ROWS = (
     ("E-EXP-003", "EXPORT_BUSY", "RESOURCE_EXHAUSTED", "The checkpoint {checkpoint_id} is being exported.", "Wait until that is done."),
     ("E-KRN-001", "KERNEL_UNKNOWN", "NOT_FOUND", "There is no kernel {artifact_id}.", "List those that there are: esperctl kernels list."),
     ("E-KRN-002", "KERNEL_MANIFEST_INVALID", "INVALID_ARGUMENT", "The kernel's manifest is none: {detail}.", "Compile the kernel again: esper tezzeret compile."),
-    ("E-KRN-003", "KERNEL_SIGNATURE_INVALID", "PERMISSION_DENIED", "The manifest of kernel {artifact_id} is not signed by a key that may compile: {detail}.", "Upload it with a key that has the permission compile."),
+    ("E-KRN-003", "KERNEL_SIGNATURE_INVALID", "PERMISSION_DENIED", "The manifest of kernel {artifact_id} is not signed as it must be: {detail}.", "Upload it with the key that signed it and may compile, or vouch for it with your own: esperctl kernels upload --sign."),
     ("E-KRN-004", "KERNEL_REPORT_INVALID", "FAILED_PRECONDITION", "The validator's report on the kernel cannot be relied on: {detail}.", "Upload the kernel again: it is then validated again."),
     ("E-KRN-005", "KERNEL_CORRUPT", "DATA_LOSS", "The files of kernel {artifact_id} are not what its manifest says: {detail}.", "It was removed; upload it again, and look at the disk."),
     ("E-KRN-006", "KERNEL_MISFIT", "FAILED_PRECONDITION", "Kernel {artifact_id} is not for this: {detail}.", "Compile one for this variant: esper tezzeret serve does it by itself."),

@@ -63,6 +63,16 @@ class KernelFiles:
         path = folder / MANIFEST_SIGNATURE_NAME
         return cls(manifest, _read_signature(path) if path.exists() else None, paths)
 
+    def check(self) -> None:
+        """Compare each library with the manifest. Raises LeylineError KERNEL_FOLDER_INVALID, naming what has changed.
+
+        The daemon compares what it is sent; what it has already it is not sent.
+        """
+        for file in KernelManifest.FromString(self.manifest).files:
+            path = self.paths[file.role]
+            if hashlib.sha256(_read(path)).digest() != file.sha256:
+                raise _invalid(path.parent, f"{path.name} is not what the manifest says")
+
     def chunks(self, progress: Iterable[kernel_pb.UploadProgress]) -> Iterator[kernel_pb.UploadChunk]:
         """What the daemon has not got, in order. Raises LeylineError KERNEL_FOLDER_INVALID."""
         for part in progress:

@@ -227,7 +227,9 @@ def blueprints(where: Where, site: str, output: str) -> None:
 def _upload(where: Where, directories: Sequence[str], sign: bool, wait: bool, timeout_s: float, output: str) -> None:
     from esper.client.kernel_files import KernelFiles
 
-    found = [KernelFiles.read(directory) for directory in directories]  # all of them are fine before any is sent
+    found = [KernelFiles.read(directory) for directory in directories]
+    for files in found:  # all of them are fine before any is sent
+        files.check()
     if sign:
         found = [replace(files, signature=None) for files in found]
     done = []

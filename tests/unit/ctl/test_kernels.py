@@ -113,6 +113,17 @@ def test_a_directory_without_a_kernel_is_told(daemon: SmallDaemon, tmp_path: Pat
     assert "E-CLI-004" in result.stderr
 
 
+def test_a_library_that_has_changed_is_told(daemon: SmallDaemon, tmp_path: Path) -> None:
+    """Also where the daemon has the kernel already and would be sent none of its bytes."""
+    written_kernel(tmp_path / "kernel")
+    assert ctl(daemon, "kernels", "upload", str(tmp_path / "kernel")).exit_code == 0
+    library = next((tmp_path / "kernel").glob("*.so"))
+    library.write_bytes(library.read_bytes()[:-1] + b"?")
+    result = ctl(daemon, "kernels", "upload", "--sign", str(tmp_path / "kernel"))
+    assert result.exit_code == 1
+    assert f"{library.name} is not what the manifest says" in result.stderr
+
+
 def test_a_download_can_be_uploaded(daemon: SmallDaemon, tmp_path: Path) -> None:
     """The same bytes come back."""
     name = written_kernel(tmp_path / "kernel")
