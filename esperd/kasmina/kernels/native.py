@@ -88,10 +88,10 @@ class NativeLibrary:
         taken = (ctypes.c_void_p * len(given))(*given)
         outputs = (ctypes.c_void_p * self._num_outputs)()
         try:
+            # The library owns the inputs from here. Whether it clears their places is not said: one that failed before
+            # it took them leaves them in memory, which is better than to free what another one has freed.
             self._call("Run", self._container, taken, len(taken), outputs, len(outputs), None, None)
         finally:
-            # The library owns an input from when it has cleared its place: those that a check refused are still ours.
-            _owned(taken)
             found = _owned(outputs)
         return found
 
@@ -122,16 +122,15 @@ class NativeLibrary:
 
 @contextmanager
 def libraries(paths: Mapping[KernelFileRole, Path]) -> Iterator[dict[KernelFileRole, NativeLibrary] | None]:
-    """A kernel's libraries, which must be open already; None when this torch has not the names that it takes.
+    """A kernel's libraries; None when one is not open already, or this torch has not the names that it takes.
 
     Raises:
-        OSError: one of them is not open.
         RuntimeError: what a library said.
     """
     with ExitStack() as stack:
         try:
             found = {role: _entered(stack, path) for role, path in paths.items()} if _has_names() else None
-        except AttributeError:
+        except (AttributeError, OSError):
             found = None
         yield found
 

@@ -13,6 +13,7 @@ from esperd.kasmina.kernels.kernel import Kernel
 from esperd.kasmina.kernels.stock import KernelStock
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.kernels import KernelClosed, KernelLoaded, KernelOrder
+from esperd.leyline.vocabulary import KernelFileRole
 from tests.unit.kasmina.kernels.made import CPU, linear_kernel
 
 PATIENCE_S = 20.0
@@ -85,7 +86,7 @@ def test_what_cannot_be_opened_is_answered_with_its_reason():
         if folder.name == "tampered":
             raise EsperdError("KERNEL_CORRUPT", artifact_id="tampered", detail="other bytes")
         kernel = linear_kernel(artifact_id=folder.name if folder.name != "swapped" else "another")
-        kernel.backward = lambda _inputs: 1 / 0  # type: ignore[assignment,return-value]
+        kernel._runners[KernelFileRole.BACKWARD].run = lambda _inputs: 1 / 0  # type: ignore[method-assign,return-value]
         return kernel
 
     store = Store(refuse)
@@ -115,7 +116,7 @@ def test_a_kernel_that_draws_is_not_warmed_up():
 
     def open_kernel(folder: Path) -> Kernel:
         kernel = linear_kernel(artifact_id=folder.name, draws_random=True)
-        kernel.forward = lambda _inputs: 1 / 0  # type: ignore[assignment,return-value]
+        kernel._runners[KernelFileRole.FORWARD].run = lambda _inputs: 1 / 0  # type: ignore[method-assign,return-value]
         return kernel
 
     assert Store(open_kernel).stock.fetched_now("a").manifest.draws_random
