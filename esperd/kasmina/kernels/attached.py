@@ -63,14 +63,20 @@ class Attached(Joined):
             return delta
 
     def recovered(self, x: Tensor | None, g: Tensor, error: RuntimeError) -> Gradients:
-        """The gradients as the module computes them, in the forward's autocast."""
+        """The gradients as the module computes them, in the forward's autocast.
+
+        Its buffers have seen this batch already, in the native forward: they stay as they are.
+        """
         assert x is not None  # kept for this
+        buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
         with torch.enable_grad(), self._autocast():
             leaf = x.detach().requires_grad_()
             delta = self._module(leaf)
         wanted = [leaf if tensor is None else tensor for tensor in self._tensors]
         differentiable = [tensor for tensor in wanted if tensor.requires_grad]
         found = iter(torch.autograd.grad(delta, differentiable, g, allow_unused=True))
+        for buffer, before in buffers:
+            buffer.copy_(before)
         self._listener.failed(self._seed_id, f"its backward raised {_first_line(error)}")
         return tuple(next(found) if tensor.requires_grad else None for tensor in wanted)
 

@@ -70,6 +70,30 @@ def test_a_backward_that_raises_is_computed_by_the_module(needs_activation: bool
     assert listener.failures == ["7: its backward raised RuntimeError: gives up"]
 
 
+class Counting(nn.Linear):
+    """Counts in a buffer what it computes, as a batch norm does."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, WIDTH)
+        self.register_buffer("num_batches", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.num_batches += 1
+        return super().forward(x)
+
+
+def test_a_module_that_stands_in_for_the_backward_sees_no_batch_twice():
+    """What the native forward has put into the buffers is right already."""
+    module = Counting()
+    kernel = Attached(linear_kernel(), module, 7, Listener())
+    kernel.kernel.parameter_backward = broken
+    delta = kernel.delta(torch.randn(8, WIDTH))
+    assert delta is not None
+    delta.sum().backward()
+    assert module.weight.grad is not None
+    assert module.num_batches == 0, "this kernel writes no buffer"
+
+
 def test_frozen_parameters_get_no_gradient_when_the_module_stands_in():
     """What was frozen at the backward stays without."""
     kernel, module, _ = attached()
