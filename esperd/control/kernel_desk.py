@@ -288,7 +288,7 @@ class KernelDesk:
         self._swaps.forget(artifact_id)
         if self._validation is not None:
             self._validation.drop(artifact_id)
-        if artifact_id not in self._board.needs.users:
+        if artifact_id not in self._in_use():
             self._port.close_kernel(artifact_id)
             self._begin(asyncio.to_thread(shutil.rmtree, self._folders[0] / artifact_id, ignore_errors=True))
 
