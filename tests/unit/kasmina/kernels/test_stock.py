@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from esperd.bridge.kernel_orders import KernelOrders
 from esperd.config.settings import KernelSettings
@@ -17,6 +18,11 @@ from esperd.leyline.vocabulary import KernelFileRole
 from tests.unit.kasmina.kernels.made import CPU, linear_kernel
 
 PATIENCE_S = 20.0
+
+
+def gives_up(_inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A library that fails."""
+    raise ZeroDivisionError
 
 
 class Store:
@@ -86,7 +92,7 @@ def test_what_cannot_be_opened_is_answered_with_its_reason():
         if folder.name == "tampered":
             raise EsperdError("KERNEL_CORRUPT", artifact_id="tampered", detail="other bytes")
         kernel = linear_kernel(artifact_id=folder.name if folder.name != "swapped" else "another")
-        kernel._runners[KernelFileRole.BACKWARD].run = lambda _inputs: 1 / 0  # type: ignore[method-assign,return-value]
+        kernel._runners[KernelFileRole.BACKWARD].run = gives_up  # type: ignore[method-assign]
         return kernel
 
     store = Store(refuse)
@@ -116,7 +122,7 @@ def test_a_kernel_that_draws_is_not_warmed_up():
 
     def open_kernel(folder: Path) -> Kernel:
         kernel = linear_kernel(artifact_id=folder.name, draws_random=True)
-        kernel._runners[KernelFileRole.FORWARD].run = lambda _inputs: 1 / 0  # type: ignore[method-assign,return-value]
+        kernel._runners[KernelFileRole.FORWARD].run = gives_up  # type: ignore[method-assign]
         return kernel
 
     assert Store(open_kernel).stock.fetched_now("a").manifest.draws_random
