@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,15 @@ CPU = torch.device("cpu")
 NUM_CYCLES = 200
 LEAK_LIMIT_BYTES = 8 << 20
 """Half of the cycles that each leave a batch behind would take three times that."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the loader computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -73,6 +82,7 @@ def test_both_ways_compute_the_same(kernel: Kernel, folder: Path):
     assert all(map(torch.equal, found, all_outputs(kernel, own(kernel))))
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(kernel: Kernel, folder: Path):
     """Inputs, outputs and containers of many cycles are gone."""
     for _ in range(5):
