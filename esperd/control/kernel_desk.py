@@ -135,6 +135,11 @@ class KernelDesk:
         return self._library.library.stored_bytes if self._library.is_open else 0
 
     @property
+    def quota_bytes(self) -> int:
+        """Bytes that it may hold; 0 where there is none."""
+        return self.settings.quota_bytes if self._library.is_open else 0
+
+    @property
     def num_validating(self) -> int:
         """Kernels that are not judged yet."""
         return 0 if self._validation is None else self._validation.num_waiting

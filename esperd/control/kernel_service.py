@@ -81,7 +81,7 @@ class KernelService:
             kernels=page,
             next_page_token="" if is_last else page[-1].artifact_id or page[-1].variant_key,
             stored_bytes=self._desk.stored_bytes,
-            quota_bytes=self._desk.settings.quota_bytes,
+            quota_bytes=self._desk.quota_bytes,
             resident_bytes=self._board.resident_bytes,
         )
 

@@ -21,6 +21,8 @@ def page_of(page: kernel_service_pb2.ListKernelsResponse) -> str:
     if page.quota_bytes:
         stored = f"stored {size(page.stored_bytes)} of {size(page.quota_bytes)}"
         lines.append(f"{stored}, in memory {size(page.resident_bytes)}")
+    else:
+        lines.append("kernels are switched off in this daemon: [kernels] enabled")
     return "\n".join(lines)
 
 

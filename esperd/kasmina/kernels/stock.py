@@ -85,7 +85,7 @@ class KernelStock:
         """
         failure = self.cache.failure(artifact_id)
         if failure:
-            raise EsperdError("KERNEL_UNLOADABLE", artifact_id=artifact_id, detail=failure)
+            raise EsperdError("KERNEL_UNLOADABLE", artifact_id=artifact_id, detail=failure.rstrip("."))
         kernel = self.cache.get(artifact_id, self._clock())
         if kernel is None:
             raise EsperdError(
@@ -108,7 +108,8 @@ class KernelStock:
         self._take_in(fetched)
         self._record(fetched.loaded)
         if fetched.kernel is None:
-            raise EsperdError("KERNEL_UNLOADABLE", artifact_id=artifact_id, detail=fetched.loaded.detail)
+            detail = fetched.loaded.detail.rstrip(".")  # that of another error may be a sentence
+            raise EsperdError("KERNEL_UNLOADABLE", artifact_id=artifact_id, detail=detail)
         return fetched.kernel
 
     def prewarm_ms(self, artifact_id: str) -> float:

@@ -252,7 +252,9 @@ async def test_kernels_that_are_switched_off(stage: Theatre, tmp_path: Path) -> 
     """Blueprints are still told; nothing is wanted, and uploads and swaps are refused by name."""
     async with client_of(stage) as client:
         assert len((await client.blueprints()).blueprints) == 1
-        assert not (await client.kernels()).kernels
+        found = await client.kernels()
+        assert not found.kernels
+        assert found.quota_bytes == 0
         assert await reason_of(client.upload_kernel(write_kernel(tmp_path / "k"))) == "KERNELS_DISABLED"
     async with client_of(stage, "operator") as client:
         assert await reason_of(client.swap_kernel("1", "ab" * 32)) == "KERNELS_DISABLED"

@@ -40,6 +40,7 @@ class SmallLibrary:
         """Of uploads, one each."""
         self.max_parts: int | None = None
         """Parts that the next stream may bring before it is cut."""
+        self.quota_bytes = 2_000_000_000
         self._changed = threading.Condition()
         self._changes: list[str] = []
         self.is_closed = False
@@ -120,7 +121,7 @@ class Kernels(pb_grpc.KernelServiceServicer):
     def ListKernels(self, request: Any, context: Any) -> pb.ListKernelsResponse:  # noqa: N802
         self.daemon.admit(context, "KernelService/ListKernels")
         found = [one for one in self.library.kernels.values() if not request.states or one.state in request.states]
-        return pb.ListKernelsResponse(kernels=found, stored_bytes=1_200_000, quota_bytes=2_000_000_000)
+        return pb.ListKernelsResponse(kernels=found, stored_bytes=1_200_000, quota_bytes=self.library.quota_bytes)
 
     def GetKernel(self, request: Any, context: Any) -> pb.GetKernelResponse:  # noqa: N802
         self.daemon.admit(context, "KernelService/GetKernel")

@@ -67,6 +67,13 @@ def test_the_table_tells_what_matters(kernels: SmallDaemon) -> None:
     assert lines[4] == "stored 1.2 MB of 2 GB, in memory 0 B"
 
 
+def test_it_is_told_that_kernels_are_switched_off(kernels: SmallDaemon) -> None:
+    """Else somebody waits for a compiler that has nothing to do."""
+    kernels.library.quota_bytes = 0
+    told = ctl(kernels, "kernels", "list").stdout.splitlines()[-1]
+    assert told == "kernels are switched off in this daemon: [kernels] enabled"
+
+
 def test_a_state_can_be_chosen(kernels: SmallDaemon) -> None:
     """In small letters too."""
     lines = ctl(kernels, "kernels", "list", "--state", "wanted").stdout.splitlines()
