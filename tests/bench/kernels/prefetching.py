@@ -25,11 +25,12 @@ from tests.bench.kernels.duel import spread
 from tests.bench.kernels.sealing import sealed_copy, trust
 from tests.bench.kernels.subjects import Subject
 from tests.bench.report import Row
+from tests.own_time import OwnTime
 
 NUM_HITS = 2000
 WIDTH, BATCH_SIZE = 256, 64
 """Of the model that trains while kernels are fetched: a step of about a millisecond."""
-QUIET_STEPS = 20
+QUIET_STEPS = 40
 """Between two fetches."""
 CPU = torch.device("cpu")
 
@@ -68,22 +69,39 @@ def hit_rows(subject: Subject) -> list[Row]:
 
 
 def delay_rows(subjects: Sequence[Subject], num_fetches: int, work: Path) -> list[Row]:
-    """The longest step that meets a fetch, beside the longest of as many steps just before, fetch by fetch."""
-    during_ms, before_ms, steps = [], [], _steps()
+    """The longest step that meets a fetch, beside the longest of as many steps just before, fetch by fetch.
+
+    By the clock on the wall, and without what the training thread waited for a processor.
+    """
+    during: list[tuple[float, float]] = []
+    before: list[tuple[float, float]] = []
+    steps = _steps()
     with _loader() as (loader, orders):
         for number, subject in zip(range(num_fetches), cycle(subjects), strict=False):
             folder = sealed_copy(subject.folder, work / f"fetch-{number}")
             artifact_id = artifact_id_of((folder / "manifest.binpb").read_bytes())
-            quiet_ms = [next(steps) for _ in range(QUIET_STEPS)]
+            quiet = [next(steps) for _ in range(QUIET_STEPS)]
             orders.open(KernelOrder(artifact_id, str(folder)))
-            met_ms = list(_until_fetched(loader, steps))
-            during_ms.append(max(met_ms))
-            before_ms.append(max(quiet_ms[-len(met_ms) :]))
+            met = list(_until_fetched(loader, steps))
+            during.append(_longest(met))
+            before.append(_longest(quiet[-len(met) :]))
+    return [
+        row
+        for name, number in (("", 0), (", no wait for a processor", 1))
+        for row in _compared(name, [one[number] for one in during], [one[number] for one in before])
+    ]
+
+
+def _longest(steps: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return max(wall_ms for wall_ms, _ in steps), max(own_ms for _, own_ms in steps)
+
+
+def _compared(name: str, during_ms: Sequence[float], before_ms: Sequence[float]) -> list[Row]:
     ratios = [during / before for during, before in zip(during_ms, before_ms, strict=True)]
     return [
-        Row("longest step beside a fetch", *spread(during_ms), "ms"),
-        Row("longest of as many steps before it", *spread(before_ms), "ms"),
-        Row("the one over the other", *spread(ratios), "ratio"),
+        Row(f"longest step beside a fetch{name}", *spread(during_ms), "ms"),
+        Row(f"longest of as many steps before it{name}", *spread(before_ms), "ms"),
+        Row(f"the one over the other{name}", *spread(ratios), "ratio"),
     ]
 
 
@@ -98,7 +116,7 @@ def _loader() -> Iterator[tuple[KernelLoader, KernelOrders]]:
         loader.close()
 
 
-def _until_fetched(loader: KernelLoader, steps: Iterator[float]) -> Iterator[float]:
+def _until_fetched(loader: KernelLoader, steps: Iterator[tuple[float, float]]) -> Iterator[tuple[float, float]]:
     """Step until the kernel is there, and then once more; the loader's results stay open with the caller's."""
     while True:
         fetched = loader.take()
@@ -108,14 +126,15 @@ def _until_fetched(loader: KernelLoader, steps: Iterator[float]) -> Iterator[flo
             return
 
 
-def _steps() -> Iterator[float]:
-    """Train for ever; the milliseconds of each step."""
+def _steps() -> Iterator[tuple[float, float]]:
+    """Train for ever; the milliseconds of each step, and those without waiting for a processor."""
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     x = torch.randn(BATCH_SIZE, WIDTH)
+    own_ms = OwnTime()
     for _ in itertools.count():
-        began_s = time.perf_counter()
+        began_s, began_ms = time.perf_counter(), own_ms()
         model(x).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        yield (time.perf_counter() - began_s) * 1e3
+        yield (time.perf_counter() - began_s) * 1e3, own_ms() - began_ms

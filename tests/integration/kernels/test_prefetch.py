@@ -1,6 +1,5 @@
 """A kernel that is fetched beside a training run takes neither steps nor the interpreter from it."""
 
-import os
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from esperd.kasmina.kernels.opening import open_kernel
 from esperd.leyline.kernels import KernelLoaded, KernelOrder
 from esperd.weatherlight.serve import SWITCH_INTERVAL_S
 from tests.kernels import compiled
+from tests.own_time import OwnTime
 from tests.unit.kasmina.kernels.offered import Witness, offered
 from tests.unit.tolaria.harness import Run, make_task
 from tests.unit.tolaria.test_resuming import settings
@@ -35,23 +35,6 @@ NUM_LIBRARIES = 3
 TICK_MS = 0.2
 WIDTH = 128
 CPU = torch.device("cpu")
-
-
-class OwnTime:
-    """Milliseconds of the calling thread, without those in which it could run and other programs had the processors.
-
-    What it waits for the interpreter, a lock or a disk is in. One thread only.
-    """
-
-    def __init__(self) -> None:
-        self._schedule = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-
-    def __call__(self) -> float:
-        _, waited_ns, _ = os.pread(self._schedule, 100, 0).split()
-        return time.perf_counter() * 1e3 - int(waited_ns) / 1e6
-
-    def close(self) -> None:
-        os.close(self._schedule)
 
 
 @pytest.fixture(autouse=True)
