@@ -122,8 +122,9 @@ def submit(where: Where, terms: Terms, command: command_pb2.AdaptationCommand) -
 
 
 def settle(client: "Client", terms: Terms, accepted: command_pb2.Command) -> None:
-    """Wait for the outcome if that was asked, and show the command."""
-    command = client.outcome(accepted, timeout_s=terms.timeout_s) if terms.wait else accepted
+    """Wait for the outcome if that was asked, and show the command; what was only validated has none."""
+    is_awaited = terms.wait and not terms.validate_only
+    command = client.outcome(accepted, timeout_s=terms.timeout_s) if is_awaited else accepted
     show(command, terms.output, lambda: tables.command(command))
     raise_unless_fine(command, terms)
 
