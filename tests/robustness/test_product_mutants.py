@@ -40,6 +40,8 @@ __all__ = ["directory", "stage"]
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 _READ_S = 0.4
+_MAX_PLAYS = 4
+"""On a machine that is busy a reader may see too little of a play for a fault to show in it."""
 
 
 def _newest_first(patch: pytest.MonkeyPatch) -> None:
@@ -161,19 +163,23 @@ def _number_outcomes(patch: pytest.MonkeyPatch) -> None:
 async def test_a_fault_of_the_product_is_found(faulty: tuple[str, Theatre], tmp_path: Path) -> None:
     """Each validator finds the fault that breaks its promise; without a fault none finds anything."""
     name, stage = faulty
+    found: set[str] = set()
     with closing(Notes(tmp_path / "notes.jsonl")) as notes:
-        await _play(stage, notes)
-    judged = Round(read_history(stage.directory / "journal.db"), tuple(read_events(tmp_path / "notes.jsonl")))
-    found = {one for one, judge in JUDGES.items() if judge(judged)}
+        for play in range(_MAX_PLAYS):
+            await _play(stage, notes, play)
+            judged = Round(read_history(stage.directory / "journal.db"), tuple(read_events(tmp_path / "notes.jsonl")))
+            found = {one for one, judge in JUDGES.items() if judge(judged)}
+            if not name or name in found:
+                break
     assert name in found if name else not found
 
 
-async def _play(stage: Theatre, notes: Notes) -> None:
-    """Two readers that leave and come back, commands and changes all the time, a replay, an emergency."""
+async def _play(stage: Theatre, notes: Notes, play: int) -> None:
+    """Readers that leave and come back, commands and changes all the time, a replay, an emergency."""
     source = random.Random(3)
     credentials = stage.credentials("operator")
     async with RecordingClient(stage.address, credentials, notes, source) as client:
-        readers = [Reader(client, name, every=True) for name in ("a", "b", "c")]
+        readers = [Reader(client, f"{name}{play}", every=True) for name in ("a", "b", "c")]
         for _ in range(3):
             deadline_s = time.monotonic() + _READ_S
             states, commands = [readers[0], readers[1]], readers[2]
@@ -183,7 +189,7 @@ async def _play(stage: Theatre, notes: Notes) -> None:
                 _act(stage, client, deadline_s + 0.1),
             )
         await client.replay_one()
-        await _overtake(stage, client)
+        await _overtake(stage, client, f"urgent{play}")
 
 
 async def _act(stage: Theatre, client: RecordingClient, deadline_s: float) -> None:
@@ -199,14 +205,14 @@ async def _act(stage: Theatre, client: RecordingClient, deadline_s: float) -> No
         await asyncio.sleep(0.02)
 
 
-async def _overtake(stage: Theatre, client: RecordingClient) -> None:
+async def _overtake(stage: Theatre, client: RecordingClient, request_id: str) -> None:
     """A command waits for a safe point when an emergency comes."""
     stage.trainer.at_safe_point(lambda: _step(stage))
     await asyncio.sleep(0.05)
     stage.trainer.is_stuck.set()
     await asyncio.sleep(0.05)
     waiting = await client.submit(_message(stage))
-    raising = asyncio.create_task(client.raise_emergency(EMERGENCY_LEVEL_NOTICE, "r", request_id="urgent"))
+    raising = asyncio.create_task(client.raise_emergency(EMERGENCY_LEVEL_NOTICE, "r", request_id=request_id))
     await asyncio.sleep(0.1)
     stage.trainer.is_stuck.clear()
     await raising
