@@ -1,4 +1,4 @@
-"""What processes that stay with a daemon have in common: their log, their directory, how they leave, their patience.
+"""What processes that stay with a daemon share: options, log, directory, how they leave, patience.
 
 The process's own event loop; the log and the directory are made before it runs. Knows neither policies nor kernels.
 """
@@ -10,11 +10,33 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
+import click
 import structlog
 
+from esper import numbers
 from esper.client.attempts import backoff_s
 from esper.client.errors import LeylineError, Unreachable
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def session_options(command: CommandT) -> CommandT:
+    """The options of every such process: how long its sessions may take to open, and its log."""
+    for option in reversed(_SESSION_OPTIONS):
+        command = option(command)
+    return command
+
+
+_SESSION_OPTIONS = (
+    click.option("--connect-timeout", type=numbers.SECONDS, default=10.0, show_default=True, metavar="SECONDS",
+                 help="How long the first session may take to open."),
+    click.option("--reconnect-timeout", type=numbers.SECONDS, default=300.0, show_default=True, metavar="SECONDS",
+                 help="How long a lost session may take to open again."),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+                 show_default=True, help="Least serious log line on stderr."),
+)  # fmt: skip
 
 
 def set_up_log(level: str) -> None:

@@ -18,6 +18,7 @@ from esperd.config.settings import CheckpointSettings
 from esperd.control import shown
 from esperd.control.call import Call, Route, Shape
 from esperd.control.pages import page_size
+from esperd.control.thread_work import result_of
 from esperd.control.validation import parse
 from esperd.leyline.errors import EsperdError
 from esperd.leyline.restore_points import needed_by_trainer
@@ -99,7 +100,7 @@ class CheckpointService:
         future = self._begin(work)
         self._verifying = request.checkpoint_id
         future.add_done_callback(self._verified)
-        problems, num_bytes = await self._result(future)
+        problems, num_bytes = await result_of(future)
         return pb.VerifyCheckpointResponse(problems=problems, num_bytes=num_bytes)
 
     async def prune_checkpoints(self, _: Call, data: bytes) -> pb.PruneCheckpointsResponse:
@@ -141,21 +142,12 @@ class CheckpointService:
         return list(problems), num_bytes
 
     async def _in_thread(self, work: Callable[[], FoundT]) -> FoundT:
-        return await self._result(self._begin(work))
+        return await result_of(self._begin(work))
 
     def _begin(self, work: Callable[[], FoundT]) -> "asyncio.Future[FoundT]":
         if self._is_closed:
             raise EsperdError("DRAINING")
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    @staticmethod
-    async def _result(future: "asyncio.Future[FoundT]") -> FoundT:
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if future.cancelled():  # by `close`: it is not the caller who has left
-                raise EsperdError("DRAINING") from None
-            raise
 
 
 def _prune(

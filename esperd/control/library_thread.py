@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from esperd.control.thread_work import result_of
 from esperd.leyline.errors import EsperdError
 from esperd.urza.library import Library
 from esperd.urza.stored import KernelChange
@@ -60,12 +61,7 @@ class LibraryThread:
         future = asyncio.get_running_loop().run_in_executor(self._thread, work, library)
         self._under_way.add(future)
         future.add_done_callback(self._done)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if future.cancelled():  # by `close`: it is not the caller who has left
-                raise EsperdError("DRAINING") from None
-            raise
+        return await result_of(future)
 
     async def close(self) -> None:
         """Take no more work; what waits is refused, what is under way has a little time to end."""

@@ -16,7 +16,7 @@ import click
 
 from esper import numbers
 from esper.address import POLICY_KEYS, Target, TlsPaths, find_target, tls_options
-from esper.at_work import set_up_log, state_directory
+from esper.at_work import session_options, set_up_log, state_directory
 from esper.failures import run_reporting
 from esper.tamiyo.agent import Agent, Answer
 from esper.tamiyo.decision import Policy, PolicyCommand
@@ -56,12 +56,7 @@ def tamiyo() -> None:
               help="What a PAUSE of the risk engine holds: growth, or training until somebody resumes it.")  # fmt: skip
 @click.option("--state-dir", type=click.Path(file_okay=False, path_type=Path), envvar="ESPER_STATE_DIR",
               help="Where undelivered field reports are kept.")  # fmt: skip
-@click.option("--connect-timeout", type=numbers.SECONDS, default=10.0, show_default=True, metavar="SECONDS",
-              help="How long the first session may take to open.")  # fmt: skip
-@click.option("--reconnect-timeout", type=numbers.SECONDS, default=300.0, show_default=True, metavar="SECONDS",
-              help="How long a lost session may take to open again.")  # fmt: skip
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-              show_default=True, help="Least serious log line on stderr.")  # fmt: skip
+@session_options
 @click.option("-o", "--output", type=click.Choice(["text", "json", "none"]), default="text", show_default=True,
               help="Decisions on stdout: those that do something, all as JSON lines, or none.")  # fmt: skip
 def run(

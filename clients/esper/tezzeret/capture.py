@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from esper.tezzeret.inside_torch import BatchWorld, no_mkldnn
 from esper.tezzeret.parting import PartingError, part
+from esperd.kasmina.kernels.variant import dtype_name
 from esperd.leyline.kernels import KernelInput, SavedTensor
 from esperd.leyline.vocabulary import KernelInputKind
 
@@ -113,4 +114,4 @@ def _inputs(module: nn.Module, example: Tensor, names: tuple[str, ...]) -> Itera
 def _input(
     kind: KernelInputKind, name: str, tensor: Tensor, shape: tuple[int, ...], requires_grad: bool
 ) -> KernelInput:
-    return KernelInput(kind, name, str(tensor.dtype).removeprefix("torch."), shape, requires_grad)
+    return KernelInput(kind, name, dtype_name(tensor.dtype), shape, requires_grad)

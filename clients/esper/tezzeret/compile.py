@@ -19,7 +19,7 @@ from esper.tezzeret.manifest import write_manifest
 from esper.tezzeret.stack_header import without_executable_stack
 from esperd.kasmina.blueprints.descriptor import BlueprintDescriptor
 from esperd.kasmina.kernels.machine import this_machine
-from esperd.kasmina.kernels.variant import dtype_named, variant_for
+from esperd.kasmina.kernels.variant import autocast_named, dtype_named, variant_for
 from esperd.leyline.kernel_documents import artifact_id_of
 from esperd.leyline.kernels import KernelFile, KernelManifest, KernelVariant
 from esperd.leyline.vocabulary import KernelFileRole
@@ -111,7 +111,7 @@ def wanted_variant(request: CompileRequest) -> KernelVariant:
         request.tail_shape,
         dtype_named(request.dtype),
         dtype_named(request.weight_dtype),
-        dtype_named(request.autocast_dtype) if request.autocast_dtype else None,
+        autocast_named(request.autocast_dtype),
         this_machine(torch.device(request.device_type)),
     )
 
@@ -122,7 +122,7 @@ def _captured(request: CompileRequest) -> Captured:
     with device:
         module = request.descriptor.build(shape, request.parameters).to(device, dtype_named(request.weight_dtype))
         example = torch.zeros(shape, dtype=dtype_named(request.dtype))
-    autocast_dtype = dtype_named(request.autocast_dtype) if request.autocast_dtype else None
+    autocast_dtype = autocast_named(request.autocast_dtype)
     return capture(module.train(), example, MAX_BATCH_RATIO * shape[0], autocast_dtype)
 
 

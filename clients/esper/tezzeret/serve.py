@@ -19,7 +19,7 @@ import click
 
 from esper import numbers
 from esper.address import Target, TlsPaths, find_target, tls_options
-from esper.at_work import set_up_log, state_directory
+from esper.at_work import session_options, set_up_log, state_directory
 from esper.client.errors import local_error
 from esper.failures import Failed, run_reporting
 from esper.leyline.v1 import kernel_pb2
@@ -55,12 +55,7 @@ PROBE_S = 120.0
 @click.option("--attempts", "max_attempts", type=click.IntRange(1, 100), default=3, show_default=True,
               help="Attempts at a wish; all but the first with the conservative strategy.")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try again what an earlier start has given up.")
-@click.option("--connect-timeout", type=numbers.SECONDS, default=10.0, show_default=True, metavar="SECONDS",
-              help="How long the first session may take to open.")  # fmt: skip
-@click.option("--reconnect-timeout", type=numbers.SECONDS, default=300.0, show_default=True, metavar="SECONDS",
-              help="How long a lost session may take to open again.")  # fmt: skip
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
-              show_default=True, help="Least serious log line on stderr.")  # fmt: skip
+@session_options
 @click.option("-o", "--output", type=click.Choice(["text", "json", "none"]), default="text", show_default=True,
               help="What happens, on stdout: as text, as JSON lines, or none.")  # fmt: skip
 def serve(

@@ -58,9 +58,7 @@ async def test_a_validator_that_is_killed_costs_the_daemon_nothing(beside: Besid
     folder = beside.kernel()
     daemon = beside.start()
     async with daemon.client() as client:
-        await until_phase(client, TRAINER_PHASE_TRAINING)
-        await daemon.ctl("kernels", "upload", folder, key=beside.compiler_key)
-        await until_kernel(client, id_of(folder), KERNEL_STATE_VALIDATING)
+        await _upload(beside, daemon, client, folder)
         (await _validator(daemon)).kill()
         before = (await client.run()).run.global_step
         await _until(lambda: _is_beyond(client, before), daemon)
@@ -75,9 +73,7 @@ async def test_a_daemon_that_is_killed_validates_again(beside: Beside) -> None:
     folder = beside.kernel()
     daemon = beside.start()
     async with daemon.client() as client:
-        await until_phase(client, TRAINER_PHASE_TRAINING)
-        await daemon.ctl("kernels", "upload", folder, key=beside.compiler_key)
-        await until_kernel(client, id_of(folder), KERNEL_STATE_VALIDATING)
+        await _upload(beside, daemon, client, folder)
         orphan = await _validator(daemon)
     beside.kill()
     daemon = beside.start()
@@ -89,6 +85,13 @@ async def test_a_daemon_that_is_killed_validates_again(beside: Beside) -> None:
     beside.end()
     psutil.wait_procs([orphan], timeout=10)
     assert not orphan.is_running()
+
+
+async def _upload(beside: Beside, daemon: DaemonProcess, client, folder) -> None:
+    """Upload a kernel to a daemon that trains, and see that it is being validated."""
+    await until_phase(client, TRAINER_PHASE_TRAINING)
+    await daemon.ctl("kernels", "upload", folder, key=beside.compiler_key)
+    await until_kernel(client, id_of(folder), KERNEL_STATE_VALIDATING)
 
 
 async def _validator(daemon: DaemonProcess) -> psutil.Process:
